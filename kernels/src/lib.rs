@@ -1,0 +1,24 @@
+//! The seam between a model and the hardware that runs it.
+//!
+//! [`Backend`] is cut at fused-kernel altitude: about a dozen methods, one per kernel. Above it
+//! nothing knows about threads, instruction sets or devices; below it nothing knows about
+//! requests, files or text. This crate does no IO and is the only one that holds `unsafe` code.
+
+mod backend;
+mod batch;
+pub mod cpu;
+mod dtype;
+mod host_buffer;
+mod lora;
+mod pending;
+mod sampling;
+
+pub use backend::{AttentionShape, Backend, DeviceError, PAGE_TOKENS};
+pub use batch::{AdapterSlot, Batch, Segment};
+pub use dtype::Dtype;
+pub use host_buffer::{HostBuffer, HostMatrix};
+pub use lora::{
+    Linear, LinearTiles, MAX_RANK, RANK_CHUNK, ResidentAdapter, Site, TILE_ALIGN, Tile, TileMap,
+};
+pub use pending::{Delta, Pending};
+pub use sampling::{MaskRow, SampleRow, Sampled, TokenLogprob};
