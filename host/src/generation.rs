@@ -90,7 +90,7 @@ impl Generation {
         for (index, stream) in (0u32..).zip(streams) {
             let answer = match &request.input {
                 Input::Chat(chat) => {
-                    let params = prepared.answer_params(&request.model, chat, index);
+                    let params = prepared.answer_params(host, chat, index);
                     let parser = snapshot.plugins.parser.as_ref();
                     Answer::open(parser, params, chat.parallel_tool_calls).await
                 }

@@ -35,14 +35,9 @@ pub enum GenerationError {
         /// Its first choice.
         adapter: String,
     },
-    /// A plugin failed in a hook that has no fallback.
-    #[error("plugin `{plugin}`: {fault}")]
-    Plugin {
-        /// The plugin.
-        plugin: String,
-        /// What it did.
-        fault: PluginFault,
-    },
+    /// A router or template failed; they have no fallback.
+    #[error(transparent)]
+    Plugin(#[from] PluginFault),
     /// A chat without any template.
     #[error("the model has no chat template; use /v1/completions or configure a template plugin")]
     NoTemplate,

@@ -8,8 +8,6 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use serde_json::Value;
-
 use super::{ChatInput, GenerationError, GenerationRequest, Host, Input, Prompt, Snapshot};
 use crate::{
     adapters::AdapterLease,
@@ -33,9 +31,9 @@ pub(super) struct Prepared {
 
 impl Prepared {
     /// What the parser is told about the answer with this index.
-    pub(super) fn answer_params(&self, model: &str, chat: &ChatInput, index: u32) -> AnswerParams {
+    pub(super) fn answer_params(&self, host: &Host, chat: &ChatInput, index: u32) -> AnswerParams {
         AnswerParams {
-            model: model.to_owned(),
+            model: host.base.id.clone(),
             adapter: self.adapter.clone(),
             choice_index: index,
             tools: Arc::clone(&chat.tools),
@@ -55,7 +53,7 @@ pub(super) async fn prepare(
     let adapter = adapter.map(|lease| lease.name.clone());
     let mut prepared = match (&request.input, &snapshot.plugins.template) {
         (Input::Chat(chat), Some(plugin)) => {
-            let input = render_input(request, chat, adapter.clone());
+            let input = render_input(host, chat, adapter.clone());
             render_by_plugin(host, plugin, input).await?
         }
         (Input::Chat(chat), None) => {
@@ -105,27 +103,18 @@ fn plain(prompts: Vec<Vec<u32>>) -> Prepared {
     }
 }
 
-fn render_input(
-    request: &GenerationRequest,
-    chat: &ChatInput,
-    adapter: Option<String>,
-) -> RenderInput {
-    let kwargs = chat.kwargs.iter().map(|(key, value)| (key.clone(), plain_text(value))).collect();
+fn render_input(host: &Host, chat: &ChatInput, adapter: Option<String>) -> RenderInput {
+    let kwargs = chat.kwargs.iter().map(|(key, value)| (key.clone(), value.to_string()));
     RenderInput {
-        model: request.model.clone(),
+        model: host.base.id.clone(),
         adapter,
         messages: Arc::clone(&chat.messages),
         tools: Arc::clone(&chat.tools),
         tool_choice: chat.tool_choice.clone(),
         add_generation_prompt: chat.add_generation_prompt,
         today: date(SystemTime::now()),
-        kwargs,
+        kwargs: kwargs.collect(),
     }
-}
-
-/// A string as it is, anything else as JSON.
-fn plain_text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 async fn render_by_plugin(
@@ -133,12 +122,8 @@ async fn render_by_plugin(
     plugin: &Arc<Plugin>,
     input: RenderInput,
 ) -> Result<Prepared, GenerationError> {
+    let Rendered { segments, stop, stop_tokens, parser_init } = plugin.render(input).await?;
     let name = plugin.name.clone();
-    let rendered = match plugin.render(input).await {
-        Ok(rendered) => rendered,
-        Err(fault) => return Err(GenerationError::Plugin { plugin: name, fault }),
-    };
-    let Rendered { segments, stop, stop_tokens, parser_init, .. } = rendered;
     let encode = move |host: &Host| {
         let encoded = host.tokenizer.encode_segments(&segments);
         encoded.map_err(|error| GenerationError::Segments { plugin: name, error })

@@ -29,21 +29,18 @@ pub(super) async fn resolve(
         return Err(GenerationError::ModelNotFound { model: name.to_owned() });
     }
     for router in &snapshot.plugins.routers {
-        let decision = router.route(question(host, snapshot, request)).await;
-        let plugin = router.name.clone();
-        match decision {
-            Ok(Decision::Pass) => {}
-            Ok(Decision::Select { adapter, fallbacks, .. }) => {
-                let Some(first) = adapter else { return Ok(None) };
-                let mut names = std::iter::once(&first).chain(&fallbacks);
+        match router.route(question(host, snapshot, request)).await? {
+            Decision::Pass => {}
+            Decision::Select { adapter: None, .. } => return Ok(None),
+            Decision::Select { adapter: Some(adapter), fallbacks, .. } => {
+                let mut names = std::iter::once(&adapter).chain(&fallbacks);
                 let found = names.find_map(|name| look_up(host, snapshot, name));
-                let unknown = GenerationError::UnknownRoute { plugin, adapter: first.clone() };
-                return found.ok_or(unknown);
+                let plugin = router.name.clone();
+                return found.ok_or(GenerationError::UnknownRoute { plugin, adapter });
             }
-            Ok(Decision::Reject { status, code, message, retry_after }) => {
+            Decision::Reject { status, code, message, retry_after } => {
                 return Err(GenerationError::Rejected { status, code, message, retry_after });
             }
-            Err(fault) => return Err(GenerationError::Plugin { plugin, fault }),
         }
     }
     Ok(None)

@@ -11,7 +11,7 @@ use axum::{
 };
 
 use super::openai::{ErrorBody, ErrorDetail};
-use crate::{engine::SubmitError, generation::GenerationError, plugins::PluginFault};
+use crate::{engine::SubmitError, generation::GenerationError, plugins::{FaultKind, Refusal}};
 
 /// Seconds after which a refused request may be tried again, where nothing better is known.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -156,7 +156,7 @@ impl From<GenerationError> for ApiError {
             GenerationError::Rejected { status, code, retry_after, .. } => {
                 rejected(status, code, message, retry_after)
             }
-            GenerationError::Plugin { fault, .. } => plugin_failed(&fault, message),
+            GenerationError::Plugin(fault) => plugin_failed(&fault.kind, message),
             GenerationError::UnknownRoute { .. } | GenerationError::Segments { .. } => {
                 Self::server("plugin_error", message)
             }
@@ -170,7 +170,7 @@ impl From<GenerationError> for ApiError {
             GenerationError::ContextLength { .. } => {
                 Self::bad_request(message).code("context_length_exceeded")
             }
-            GenerationError::Submit(SubmitError::TooLarge { .. }) => {
+            GenerationError::Submit(SubmitError::TooLarge { .. } | SubmitError::TooLong { .. }) => {
                 Self::bad_request(message).param("max_tokens").code("context_length_exceeded")
             }
             GenerationError::Submit(SubmitError::QueueFull) => {
@@ -204,9 +204,15 @@ fn rejected(status: u16, code: String, message: String, retry: Option<Duration>)
     ApiError { retry_after: retry, ..ApiError::new(status, kind, message).code(code) }
 }
 
-fn plugin_failed(fault: &PluginFault, message: String) -> ApiError {
-    match fault {
-        PluginFault::Busy => ApiError::overloaded("plugin_busy", message),
+fn plugin_failed(kind: &FaultKind, message: String) -> ApiError {
+    match kind {
+        FaultKind::Busy => ApiError::overloaded("plugin_busy", message),
+        FaultKind::Refused(Refusal::Unavailable(_)) => {
+            ApiError::overloaded("plugin_unavailable", message)
+        }
+        FaultKind::Refused(Refusal::InvalidInput(_) | Refusal::Unsupported(_)) => {
+            ApiError::bad_request(message).code("plugin_refused")
+        }
         _ => ApiError::server("plugin_error", message),
     }
 }
@@ -231,6 +237,7 @@ impl IntoResponse for ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugins::{PluginFault, PluginRole};
 
     fn check(error: impl Into<ApiError>, status: u16, kind: &str, code: &str, retry: bool) {
         let error = error.into();
@@ -254,12 +261,21 @@ mod tests {
         check(E::EngineFailed, 500, SERVER, "engine_failed", false);
         check(E::NoTemplate, 400, INVALID, "no_chat_template", false);
         check(E::EmptyPrompt, 400, INVALID, "invalid_value", false);
-        let unknown = E::UnknownRoute { plugin: plugin.clone(), adapter: "a".to_owned() };
+        let unknown = E::UnknownRoute { plugin, adapter: "a".to_owned() };
         check(unknown, 500, SERVER, "plugin_error", false);
-        let busy = E::Plugin { plugin: plugin.clone(), fault: PluginFault::Busy };
-        check(busy, 503, OVERLOADED, "plugin_busy", true);
-        let slow = E::Plugin { plugin, fault: PluginFault::Deadline };
-        check(slow, 500, SERVER, "plugin_error", false);
+        let fault = |kind| {
+            let (plugin, role, hook) = ("p".to_owned(), PluginRole::Router, "route");
+            E::Plugin(PluginFault { plugin, role, hook, kind })
+        };
+        let refused = |refusal| fault(FaultKind::Refused(refusal));
+        check(fault(FaultKind::Busy), 503, OVERLOADED, "plugin_busy", true);
+        check(fault(FaultKind::Memory(1)), 500, SERVER, "plugin_error", false);
+        let invalid = refused(Refusal::InvalidInput(String::new()));
+        check(invalid, 400, INVALID, "plugin_refused", false);
+        let unavailable = refused(Refusal::Unavailable(String::new()));
+        check(unavailable, 503, OVERLOADED, "plugin_unavailable", true);
+        let internal = refused(Refusal::Internal(String::new()));
+        check(internal, 500, SERVER, "plugin_error", false);
         check(ApiError::too_many(1), 429, "rate_limit_error", "rate_limit_exceeded", true);
         check(ApiError::draining(), 503, OVERLOADED, "draining", true);
         check(ApiError::too_large(1), 413, INVALID, "request_too_large", false);
