@@ -138,4 +138,11 @@ impl<B: Backend> Model<B> {
 }
 
 #[cfg(test)]
+impl<B: Backend> Model<B> {
+    pub(crate) fn backend(&self) -> &B {
+        &self.backend
+    }
+}
+
+#[cfg(test)]
 pub(crate) mod tests;

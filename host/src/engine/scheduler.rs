@@ -249,3 +249,6 @@ impl Scheduler {
         self.residency.assert_leased(adapters.map(|image| image.id));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -107,3 +107,44 @@ impl RopeScaling {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values that transformers 5.23 computes for the same parameters.
+    #[test]
+    fn inverse_frequencies_are_those_of_transformers() {
+        let check = |head_dim, rope_theta, rope_scaling, step: usize, golden: [f32; 8]| {
+            let tiny = crate::model::tests::tiny();
+            let config = ModelConfig { head_dim, rope_theta, rope_scaling, ..tiny };
+            for (i, golden) in golden.into_iter().enumerate() {
+                let ours = config.inv_freq()[i * step];
+                let error = (ours - golden).abs() / golden;
+                assert!(error < 2e-7, "{rope_scaling:?} {}: {ours} {golden}", i * step);
+            }
+        };
+        let plain = [1.0, 0.316_227_76, 0.1, 0.031_622_78, 0.01, 0.003_162_277_7, 0.001];
+        let plain: [f32; 8] = std::array::from_fn(|i| *plain.get(i).unwrap_or(&0.000_316_227_76));
+        check(16, 10_000.0, RopeScaling::None, 1, plain);
+        let stretched = plain.map(|freq| freq / 4.0);
+        check(16, 10_000.0, RopeScaling::Linear { factor: 4.0 }, 1, stretched);
+        let llama3 = RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_positions: 8192,
+        };
+        let golden = [
+            1.0,
+            0.193_922_76,
+            0.037_606_03,
+            0.007_292_665,
+            0.000_524_846,
+            3.428_102_4e-5,
+            6.647_869_7e-6,
+            1.289_173_2e-6,
+        ];
+        check(128, 500_000.0, llama3, 8, golden);
+    }
+}
