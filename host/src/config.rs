@@ -22,7 +22,11 @@ use std::{
     time::Duration,
 };
 
-use switchyard_kernels::Dtype;
+use switchyard_kernels::{Dtype, cpu::Isa};
+
+use crate::{
+    adapters::AdapterOptions, engine::EngineLimits, generation::RequestLimits, plugins::PluginSpec,
+};
 
 pub use diagnostic::ConfigError;
 pub use plan::Plan;
@@ -54,6 +58,22 @@ impl Config {
             Some(place) => format!("{place}: {key}"),
             None => key.to_owned(),
         }
+    }
+}
+
+/// What the command line gave; read again at every reload, so that overrides stay in force.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// The file; without one the built-in defaults stand.
+    pub file: Option<PathBuf>,
+    /// Laid on the file, in order.
+    pub overrides: Vec<Override>,
+}
+
+impl Given {
+    /// Reads and checks.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        Config::load(self.file.as_deref(), &self.overrides)
     }
 }
 
@@ -90,18 +110,12 @@ pub struct ModelSource {
 pub struct EngineConfig {
     /// What runs the kernels.
     pub device: Device,
-    /// Name of the instruction set to use; `None` is the best one there is.
-    pub isa: Option<String>,
+    /// Path through the kernels; `None` is the best one there is.
+    pub isa: Option<Isa>,
     /// `None` is one per core.
     pub threads: Option<NonZeroUsize>,
-    /// Bytes of the pool that holds KV pages and adapters.
-    pub memory: usize,
-    /// Sequences in one batch.
-    pub max_running: usize,
-    /// Tokens in one step.
-    pub max_step_tokens: usize,
-    /// Sequences waiting for the batch.
-    pub max_waiting: usize,
+    /// How much it may take on.
+    pub limits: EngineLimits,
 }
 
 /// What runs the kernels.
@@ -126,62 +140,13 @@ pub enum LogFormat {
 #[derive(Clone, Debug)]
 pub struct LiveConfig {
     /// Bounds on requests.
-    pub limits: Limits,
+    pub limits: RequestLimits,
     /// Directories that hold one directory per adapter.
     pub adapter_dirs: Vec<PathBuf>,
     /// Exceptions and tags, by adapter name.
-    pub adapters: BTreeMap<String, AdapterSettings>,
+    pub adapters: BTreeMap<String, AdapterOptions>,
     /// In the order in which routers are asked.
-    pub plugins: Vec<PluginSettings>,
+    pub plugins: Vec<PluginSpec>,
     /// Filter of log lines, as `tracing` writes it.
     pub log_level: String,
-}
-
-/// Bounds on requests.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Longest time a request may take, first byte to last.
-    pub request_timeout: Duration,
-    /// Bytes of a request's body.
-    pub body: usize,
-    /// Requests in progress, queued ones included.
-    pub queue: usize,
-    /// Bytes of a prompt's text, all messages together.
-    pub prompt: usize,
-    /// `n` of a request.
-    pub choices: usize,
-    /// Tools of a request.
-    pub tools: usize,
-    /// Stop strings of a request.
-    pub stop: usize,
-    /// Alternatives per token.
-    pub logprobs: usize,
-}
-
-/// What the operator says about one adapter.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AdapterSettings {
-    /// Load it although it names another base.
-    pub allow_base_mismatch: bool,
-    /// For routers to choose by.
-    pub tags: Vec<(String, String)>,
-}
-
-/// One plugin.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PluginSettings {
-    /// Unique.
-    pub name: String,
-    /// The component.
-    pub path: PathBuf,
-    /// Handed to the plugin; always an object.
-    pub config: serde_json::Value,
-    /// Bytes of one instance's memory.
-    pub memory: usize,
-    /// Processor time of one call.
-    pub deadline: Duration,
-    /// Bytes of what one call returns.
-    pub output: usize,
-    /// Whether it may read prompts.
-    pub grant_prompt: bool,
 }

@@ -7,15 +7,20 @@ use std::{
     time::Duration,
 };
 
-use switchyard_kernels::Dtype;
+use switchyard_kernels::{Dtype, cpu::Isa};
 
 use super::{
-    AdapterSettings, Config, ConfigError, Device, EngineConfig, FixedConfig, Limits, LiveConfig,
-    LogFormat, ModelSource, PluginSettings,
+    Config, ConfigError, Device, EngineConfig, FixedConfig, LiveConfig, LogFormat, ModelSource,
     diagnostic::{Diagnostic, locate},
     node::Place,
     reader::{Reader, Section},
     source::{Source, Sources},
+};
+use crate::{
+    adapters::AdapterOptions,
+    engine::EngineLimits,
+    generation::RequestLimits,
+    plugins::{PluginLimits, PluginSpec},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -74,27 +79,33 @@ fn credible(
 fn server<'a>(
     reader: &mut Reader<'a>,
     top: &Section<'a>,
-) -> (std::net::SocketAddr, Duration, Limits) {
+) -> (std::net::SocketAddr, Duration, RequestLimits) {
     let server = &reader.section(top, "server");
     let listen = reader.get(server, "listen", ([127, 0, 0, 1], 8000).into(), |node| {
         node.parsed("an address such as \"127.0.0.1:8000\"", |text| text.parse().ok())
     });
     let drain_timeout = reader
         .get(server, "drain_timeout", 30 * SECOND, |node| node.duration(Duration::ZERO..=DAY));
-    let request_timeout = reader
-        .get(server, "request_timeout", 600 * SECOND, |node| node.duration(SECOND / 1000..=DAY));
-    let body = reader.get(server, "body_limit", 16 << 20, |node| node.size(1024..=GIB));
+    let limits = RequestLimits::default();
+    let request_timeout = reader.get(server, "request_timeout", limits.request_timeout, |node| {
+        node.duration(SECOND / 1000..=DAY)
+    });
+    let body_bytes =
+        reader.get(server, "body_limit", limits.body_bytes, |node| node.size(1024..=GIB));
 
-    let limits = &reader.section(top, "limits");
-    let limits = Limits {
+    let section = &reader.section(top, "limits");
+    let mut count = |key, default, high| {
+        reader.get(section, key, default, |node| node.count(1..=high))
+    };
+    let limits = RequestLimits {
         request_timeout,
-        body,
-        queue: reader.get(limits, "queue", 512, |node| node.count(1..=65_536)),
-        prompt: reader.get(limits, "prompt", 4 << 20, |node| node.size(1..=GIB)),
-        choices: reader.get(limits, "choices", 8, |node| node.count(1..=128)),
-        tools: reader.get(limits, "tools", 128, |node| node.count(0..=1024)),
-        stop: reader.get(limits, "stop", 16, |node| node.count(0..=64)),
-        logprobs: reader.get(limits, "logprobs", 20, |node| node.count(0..=64)),
+        body_bytes,
+        max_requests: count("requests", limits.max_requests, 65_536),
+        max_choices: count("choices", limits.max_choices, 128),
+        max_messages: count("messages", limits.max_messages, 65_536),
+        max_tools: count("tools", limits.max_tools, 1024),
+        max_stop: count("stop", limits.max_stop, 64),
+        max_logprobs: count("logprobs", limits.max_logprobs, 64),
     };
     (listen, drain_timeout, limits)
 }
@@ -124,26 +135,30 @@ fn directory_name(path: &Path) -> String {
 fn engine<'a>(reader: &mut Reader<'a>, top: &Section<'a>) -> EngineConfig {
     let section = &reader.section(top, "engine");
     let devices = [("auto", Device::Auto), ("cpu", Device::Cpu)];
-    let isas = ["amx-bf16", "avx512-bf16", "avx2", "portable", "reference"];
-    let isas = isas.map(|isa| (isa, Some(isa.to_owned())));
-    let isas: Vec<_> = [("auto", None)].into_iter().chain(isas).collect();
+    let isas: Vec<_> = [("auto", None)]
+        .into_iter()
+        .chain(Isa::ALL.map(|isa| (isa.name(), Some(isa))))
+        .collect();
     EngineConfig {
         device: reader.get(section, "device", Device::Auto, |node| node.choice(&devices)),
         isa: reader.get(section, "isa", None, |node| node.choice(&isas)),
         threads: reader
             .get(section, "threads", None, |node| node.count(0..=1024).map(NonZeroUsize::new)),
-        memory: reader.get(section, "memory", 512 << 20, |node| node.size(MIB..=64 * 1024 * GIB)),
-        max_running: reader.get(section, "max_running", 64, |node| node.count(1..=4096)),
-        max_step_tokens: reader
-            .get(section, "max_step_tokens", 512, |node| node.count(16..=65_536)),
-        max_waiting: reader.get(section, "max_waiting", 256, |node| node.count(1..=65_536)),
+        limits: EngineLimits {
+            pool_bytes: reader
+                .get(section, "memory", 512 << 20, |node| node.size(MIB..=64 * 1024 * GIB)),
+            max_running: reader.get(section, "max_running", 64, |node| node.count(1..=4096)),
+            max_step_tokens: reader
+                .get(section, "max_step_tokens", 512, |node| node.count(16..=65_536)),
+            max_waiting: reader.get(section, "max_waiting", 256, |node| node.count(1..=65_536)),
+        },
     }
 }
 
 fn adapters<'a>(
     reader: &mut Reader<'a>,
     top: &Section<'a>,
-) -> (Vec<PathBuf>, BTreeMap<String, AdapterSettings>) {
+) -> (Vec<PathBuf>, BTreeMap<String, AdapterOptions>) {
     let section = &reader.section(top, "adapters");
     let place = reader.resolver();
     let dirs = reader
@@ -151,7 +166,7 @@ fn adapters<'a>(
     let options = reader.section(section, "options");
     let mut adapters = BTreeMap::new();
     for (name, section) in reader.named(&options) {
-        let settings = AdapterSettings {
+        let settings = AdapterOptions {
             allow_base_mismatch: reader
                 .get(&section, "allow_base_mismatch", false, |node| node.boolean()),
             tags: reader.get(&section, "tags", Vec::new(), |node| node.strings(MAX_NAMES)),
@@ -161,9 +176,9 @@ fn adapters<'a>(
     (dirs, adapters)
 }
 
-fn plugins<'a>(reader: &mut Reader<'a>, top: &Section<'a>) -> Vec<PluginSettings> {
+fn plugins<'a>(reader: &mut Reader<'a>, top: &Section<'a>) -> Vec<PluginSpec> {
     let sections = reader.tables(top, "plugins");
-    let mut plugins: Vec<PluginSettings> = Vec::new();
+    let mut plugins: Vec<PluginSpec> = Vec::new();
     for section in &sections {
         let Some(plugin) = plugin(reader, section) else { continue };
         if plugins.iter().any(|other| other.name == plugin.name) {
@@ -179,31 +194,29 @@ fn plugins<'a>(reader: &mut Reader<'a>, top: &Section<'a>) -> Vec<PluginSettings
     plugins
 }
 
-fn plugin<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Option<PluginSettings> {
+fn plugin<'a>(reader: &mut Reader<'a>, section: &Section<'a>) -> Option<PluginSpec> {
     let place = reader.resolver();
     let why = "every plugin needs a name and the path of its component";
     let name = reader.require(section, ("name", why), |node| node.name());
     let path = reader.require(section, ("path", why), |node| place.resolve(node));
     let empty = serde_json::Value::Object(serde_json::Map::new());
     let config = reader.get(section, "config", empty, |node| node.json());
-    let memory = reader.get(section, "memory", 64 << 20, |node| node.size(MIB..=4 * GIB));
-    let deadline = reader.get(section, "deadline", SECOND / 20, |node| {
-        node.duration(Duration::from_millis(1)..=60 * SECOND)
-    });
-    let output = reader.get(section, "output", 1 << 20, |node| node.size(1024..=GIB));
+    let limits = PluginLimits::default();
+    let limits = PluginLimits {
+        memory_bytes: reader.get(section, "memory", limits.memory_bytes, |node| {
+            node.size(MIB..=PluginLimits::MEMORY_MAX as u64)
+        }),
+        deadline: reader.get(section, "deadline", limits.deadline, |node| {
+            node.duration(Duration::from_millis(1)..=60 * SECOND)
+        }),
+        output_bytes: reader
+            .get(section, "output", limits.output_bytes, |node| node.size(1024..=GIB)),
+    };
     let grant = reader.get(section, "grant", Vec::new(), |node| {
         node.list(1, |item| item.choice(&[("prompt", "prompt")]))
     });
     let grant_prompt = !grant.is_empty();
-    Some(PluginSettings {
-        name: name?,
-        path: path?,
-        config,
-        memory,
-        deadline,
-        output,
-        grant_prompt,
-    })
+    Some(PluginSpec { name: name?, path: path?, config, limits, grant_prompt })
 }
 
 fn log<'a>(reader: &mut Reader<'a>, top: &Section<'a>) -> (String, LogFormat) {

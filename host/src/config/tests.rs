@@ -33,7 +33,7 @@ fn the_repositorys_file_states_the_defaults() {
     let file = repository().join("config.toml");
     let stated = Config::load(Some(&file), &[]).expect("valid");
     let defaults = defaults();
-    let own = ["model.path", "adapters.dirs", "plugins"];
+    let own = ["model.path", "model.id", "adapters.dirs", "plugins"];
     for (key, setting) in &stated.settings {
         if own.contains(&key.as_str()) || key.starts_with("plugins.") {
             continue;
@@ -41,7 +41,6 @@ fn the_repositorys_file_states_the_defaults() {
         assert_eq!(setting.value, defaults.settings[key].value, "{key}");
     }
     assert_eq!(stated.fixed.model.path, repository().join("host/demo/base"));
-    assert_eq!(stated.fixed.model.id, "base");
 
     let text = fs::read_to_string(file).expect("read above");
     let plugin = "[[plugins]]\nname = \"a\"\npath = \"a\"\n";
@@ -119,7 +118,7 @@ fn overrides_are_toml_or_bare_strings() {
     ];
     let config = load_with(file, &overrides).expect("valid");
     assert_eq!(config.fixed.listen.port(), 0);
-    assert_eq!(config.fixed.engine.memory, 1 << 30);
+    assert_eq!(config.fixed.engine.limits.pool_bytes, 1 << 30);
     assert_eq!(config.fixed.engine.threads.map(NonZeroUsize::get), Some(3));
     assert_eq!(config.fixed.model.aliases, ["a", "b"]);
     assert_eq!(config.live.adapters["sql"].tags, [("task".to_owned(), "sql".to_owned())]);
@@ -182,7 +181,7 @@ fn values_arrive() {
     assert!(plugin.path.is_absolute(), "relative to the file: {:?}", plugin.path);
     assert_eq!(plugin.config.to_string(), r#"{"rules":[{"on":"2026-11-22","when":1.5}]}"#);
     assert!(plugin.grant_prompt);
-    assert_eq!(plugin.deadline, Duration::from_millis(5));
+    assert_eq!(plugin.limits.deadline, Duration::from_millis(5));
 }
 
 #[test]
