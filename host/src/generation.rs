@@ -28,17 +28,17 @@ use tokio::{
     time::{Instant, Sleep, sleep_until, timeout_at},
 };
 
-pub use self::{
-    delta::{Delta, Finish, FinishCause, FinishKind, Part, Token, Usage},
-    error::GenerationError,
-    request::{ChatInput, GenerationRequest, Input, Origin, Prompt, StopRules},
-    snapshot::{BaseInfo, Host, RequestLimits, Snapshot},
-};
 use self::{
     answer::Answer,
     choice::{Choice, Ending},
     prompt::Prepared,
     stop::StopStrings,
+};
+pub use self::{
+    delta::{Delta, Finish, FinishCause, FinishKind, Part, Token, Usage},
+    error::GenerationError,
+    request::{ChatInput, GenerationRequest, Input, Origin, Prompt, StopRules},
+    snapshot::{BaseInfo, Host, RequestLimits, Snapshot},
 };
 use crate::{
     adapters::AdapterLease,

@@ -79,11 +79,7 @@ impl Answer {
     }
 
     /// Takes the next tokens and the text that they completed.
-    pub(super) async fn feed(
-        &mut self,
-        tokens: impl Iterator<Item = u32>,
-        text: String,
-    ) -> Parsed {
+    pub(super) async fn feed(&mut self, tokens: impl Iterator<Item = u32>, text: String) -> Parsed {
         let Some(parser) = &mut self.parser else { return Parsed::content(text) };
         parser.tokens.extend(tokens);
         if text.is_empty() {
@@ -267,12 +263,7 @@ mod tests {
             &[begun(0), arguments(0, "{\"a\":1}"), begun(1)],
             None,
         );
-        check(
-            false,
-            vec![tool(0), Event::ToolEnd(0)],
-            &[begun(0), arguments(0, "{}")],
-            None,
-        );
+        check(false, vec![tool(0), Event::ToolEnd(0)], &[begun(0), arguments(0, "{}")], None);
         check(
             true,
             vec![tool(0), delta(0, "1"), Event::ToolEnd(0), content("more")],

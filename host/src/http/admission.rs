@@ -76,14 +76,17 @@ impl Drop for Permit {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::StatusCode;
+    use axum::{http::StatusCode, response::IntoResponse};
 
     use super::*;
 
     #[test]
     fn admits_to_the_limit_and_nothing_while_draining() {
         let admission = Admission::default();
-        let status = |limit| admission.enter(limit).map(|_| ()).map_err(|error| error.status());
+        let status = |limit| {
+            let refused = |error: ApiError| error.into_response().status();
+            admission.enter(limit).map(drop).map_err(refused)
+        };
         let first = admission.enter(2).ok().expect("room for one");
         let second = admission.enter(2).ok().expect("room for two");
         assert_eq!(status(2), Err(StatusCode::TOO_MANY_REQUESTS));

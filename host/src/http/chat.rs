@@ -26,10 +26,7 @@ use crate::generation::{
 };
 
 /// Answers a conversation.
-pub(super) async fn create(
-    State(app): State<App>,
-    request: Request,
-) -> Result<Response, ApiError> {
+pub(super) async fn create(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
     let Call { permit, snapshot, origin, fields } = app.admit(request).await?;
     let (request, form) = read(fields, origin, &snapshot.limits)?;
     let model = request.model.clone();

@@ -25,10 +25,7 @@ use crate::generation::{
 const MAX_TOKENS: u32 = 16;
 
 /// Continues texts.
-pub(super) async fn create(
-    State(app): State<App>,
-    request: Request,
-) -> Result<Response, ApiError> {
+pub(super) async fn create(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
     let Call { permit, snapshot, origin, fields } = app.admit(request).await?;
     let (request, form) = read(fields, origin, &snapshot.limits)?;
     let model = request.model.clone();

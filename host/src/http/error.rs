@@ -11,7 +11,11 @@ use axum::{
 };
 
 use super::openai::{ErrorBody, ErrorDetail};
-use crate::{engine::SubmitError, generation::GenerationError, plugins::{FaultKind, Refusal}};
+use crate::{
+    engine::SubmitError,
+    generation::GenerationError,
+    plugins::{FaultKind, Refusal},
+};
 
 /// Seconds after which a refused request may be tried again, where nothing better is known.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -131,11 +135,6 @@ impl ApiError {
 
     fn server(code: &'static str, message: String) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, SERVER, message).code(code)
-    }
-
-    /// The status it is answered with.
-    pub(super) fn status(&self) -> StatusCode {
-        self.status
     }
 
     /// What stands in the body, or in the event of a stream that has begun.

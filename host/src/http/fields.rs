@@ -66,15 +66,9 @@ impl Fields {
 
     /// Takes a field that must be there.
     pub(super) fn required<T: DeserializeOwned>(&mut self, name: &str) -> Result<T, ApiError> {
-        let missing = || {
-            let path = self.path(name);
-            let message = format!("`{path}` is required");
-            ApiError::bad_request(message).param(path)
-        };
-        match self.peek(name) {
-            None => Err(missing()),
-            Some(_) => self.take(name)?.ok_or_else(missing),
-        }
+        let path = self.path(name);
+        self.take(name)?
+            .ok_or_else(|| ApiError::bad_request(format!("`{path}` is required")).param(path))
     }
 
     /// Takes a switch that is off by default.

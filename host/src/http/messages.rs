@@ -82,7 +82,9 @@ fn part_text(part: Value, path: &str) -> Result<String, ApiError> {
     match kind.as_str() {
         "text" => part.required("text"),
         "refusal" => part.required("refusal"),
-        _ => Err(ApiError::unsupported(path, format_args!(": this model reads text, not `{kind}`"))),
+        _ => {
+            Err(ApiError::unsupported(path, format_args!(": this model reads text, not `{kind}`")))
+        }
     }
 }
 
@@ -146,7 +148,10 @@ mod tests {
                     {"type": "image_url", "image_url": {"url": "x"}}]}]),
                 "messages[0].content[1]",
             ),
-            (json!([{"role": "user", "content": [{"type": "text"}]}]), "messages[0].content[0].text"),
+            (
+                json!([{"role": "user", "content": [{"type": "text"}]}]),
+                "messages[0].content[0].text",
+            ),
             (json!([{"role": "tool", "content": "x"}]), "messages[0].tool_call_id"),
             (
                 json!([{"role": "user", "content": "x", "tool_calls": [{}]}]),

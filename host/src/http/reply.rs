@@ -24,8 +24,7 @@ use super::{
 use crate::generation::{self, BaseInfo, Delta, Finish, FinishCause, FinishKind, Generation};
 
 const ADAPTER: HeaderName = HeaderName::from_static("x-switchyard-adapter");
-const ADAPTER_GENERATION: HeaderName =
-    HeaderName::from_static("x-switchyard-adapter-generation");
+const ADAPTER_GENERATION: HeaderName = HeaderName::from_static("x-switchyard-adapter-generation");
 const CONFIG_GENERATION: HeaderName = HeaderName::from_static("x-switchyard-config-generation");
 
 /// Characters of the base's fingerprint that clients see.

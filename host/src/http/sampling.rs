@@ -103,9 +103,12 @@ fn stop_rules(fields: &mut Fields, most: usize) -> Result<StopRules, ApiError> {
     let strings = match fields.value("stop") {
         None => Vec::new(),
         Some(Value::String(stop)) => vec![stop],
-        Some(Value::Array(stops)) => stops.into_iter().map(stop_string).collect::<Result<_, _>>()?,
+        Some(Value::Array(stops)) => {
+            stops.into_iter().map(stop_string).collect::<Result<_, _>>()?
+        }
         Some(other) => {
-            let problem = format!("must be a string or an array of strings, found {}", kind(&other));
+            let problem =
+                format!("must be a string or an array of strings, found {}", kind(&other));
             return Err(ApiError::invalid("stop", problem));
         }
     };

@@ -64,11 +64,8 @@ const CHAT: &[(&str, Neutral)] = &[
     ("add_special_tokens", Flag(false)),
 ];
 
-const COMPLETIONS: &[(&str, Neutral)] = &[
-    ("suffix", Empty),
-    ("add_special_tokens", Flag(true)),
-    ("prompt_embeds", Absent),
-];
+const COMPLETIONS: &[(&str, Neutral)] =
+    &[("suffix", Empty), ("add_special_tokens", Flag(true)), ("prompt_embeds", Absent)];
 
 impl Neutral {
     fn matches(self, value: &Value) -> bool {

@@ -1,0 +1,1 @@
+//! The routes, over HTTP, on a real engine with a tiny random model.
