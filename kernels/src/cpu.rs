@@ -4,17 +4,21 @@
 //! at run time; [`Isa::Reference`] runs the oracle that the others are tested against.
 
 mod activate;
+mod amx;
 mod attention;
 mod disjoint;
+mod dot;
 mod element;
 mod embed;
 mod expand;
 mod gather;
 mod isa;
+mod lanes;
 mod matmul;
 mod norm;
 mod philox;
 mod pool;
+mod product;
 mod reference;
 mod rope_store;
 mod sample;
@@ -31,13 +35,14 @@ use crate::{
     ResidentAdapter, SampleRow, Sampled, Site,
 };
 use expand::Sums;
+use lanes::Path;
 use pool::Pool;
 use step::Step;
 use workers::Workers;
 
 /// What kernels read: the path, the threads, the pool and the current batch.
 struct Context {
-    isa: Isa,
+    path: Path,
     workers: Workers,
     pool: Pool,
     step: Step,
@@ -65,15 +70,15 @@ pub struct Cpu {
 impl Cpu {
     /// A backend on one path with that many threads, the caller's among them.
     pub fn new(isa: Isa, threads: usize) -> Result<Self, DeviceError> {
-        if !isa.available() {
+        let Some(path) = Path::new(isa) else {
             let best = Isa::best();
             let reason = format!("this machine cannot run {isa}: use {best}");
             return Err(DeviceError::Unavailable(reason));
-        }
+        };
         let failed =
             |error| DeviceError::Unavailable(format!("starting {threads} threads: {error}"));
         let workers = Workers::new(threads.max(1)).map_err(failed)?;
-        let cx = Context { isa, workers, pool: Pool::empty(), step: Step::default() };
+        let cx = Context { path, workers, pool: Pool::empty(), step: Step::default() };
         Ok(Self { cx, sums: Sums::default() })
     }
 }
@@ -84,7 +89,7 @@ impl Backend for Cpu {
     type Tensor = Tensor;
 
     fn name(&self) -> String {
-        format!("cpu ({}, {} threads)", self.cx.isa, self.cx.workers.count())
+        format!("cpu ({}, {} threads)", self.cx.path.isa(), self.cx.workers.count())
     }
 
     fn matrix(&mut self, host: HostMatrix) -> Result<HostMatrix, DeviceError> {

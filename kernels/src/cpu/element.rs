@@ -4,6 +4,8 @@ use half::{bf16, f16};
 
 use crate::Dtype;
 
+use super::lanes::Lanes;
+
 /// A stored number.
 ///
 /// # Safety
@@ -13,6 +15,11 @@ pub(super) unsafe trait Element: Copy + Send + Sync + 'static {
     fn widen(self) -> f32;
     /// Nearest value, ties to even.
     fn narrow(value: f32) -> Self;
+    /// Widened values of adjacent elements.
+    ///
+    /// # Safety
+    /// `L::COUNT` elements are readable.
+    unsafe fn load<L: Lanes>(lanes: L, from: *const Self) -> L::V;
 }
 
 // SAFETY: every 32-bit pattern is an f32.
@@ -25,6 +32,12 @@ unsafe impl Element for f32 {
     #[inline(always)]
     fn narrow(value: f32) -> Self {
         value
+    }
+
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(lanes: L, from: *const Self) -> L::V {
+        // SAFETY: the caller's.
+        unsafe { lanes.load_f32(from) }
     }
 }
 
@@ -39,6 +52,12 @@ unsafe impl Element for f16 {
     fn narrow(value: f32) -> Self {
         Self::from_f32(value)
     }
+
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(lanes: L, from: *const Self) -> L::V {
+        // SAFETY: the caller's.
+        unsafe { lanes.load_f16(from) }
+    }
 }
 
 // SAFETY: transparent over u16.
@@ -51,6 +70,12 @@ unsafe impl Element for bf16 {
     #[inline(always)]
     fn narrow(value: f32) -> Self {
         Self::from_f32(value)
+    }
+
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(lanes: L, from: *const Self) -> L::V {
+        // SAFETY: the caller's.
+        unsafe { lanes.load_bf16(from) }
     }
 }
 

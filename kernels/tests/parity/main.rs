@@ -1,0 +1,100 @@
+//! Every operation on every path of this machine against the reference, and every path against
+//! itself: rows alone and among others, one thread and several, chunked and whole.
+
+mod case;
+mod matmul;
+mod random;
+mod rig;
+mod sampling;
+mod truths;
+
+use proptest::prelude::*;
+use switchyard_kernels::cpu::Isa;
+
+use case::Case;
+use rig::{Output, Rig};
+
+/// The fast paths of this machine; says which are left out.
+pub(crate) fn paths() -> Vec<Isa> {
+    let fast = Isa::ALL.into_iter().filter(|&isa| isa != Isa::Reference);
+    let (run, skipped): (Vec<_>, Vec<_>) = fast.partition(|isa| isa.available());
+    skipped.iter().for_each(|isa| eprintln!("skipped {isa}: this machine cannot run it"));
+    run
+}
+
+/// Largest difference over the largest reference value.
+pub(crate) fn assert_close(name: &str, got: &[f32], expected: &[f32]) {
+    assert_eq!(got.len(), expected.len());
+    let size = expected.iter().fold(0f32, |size, value| size.max(value.abs()));
+    for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
+        let close = (got - expected).abs() <= 1e-5 * size;
+        assert!(close, "{name}[{i}]: {got} instead of {expected}, largest {size}");
+    }
+}
+
+pub(crate) fn assert_same_bits(name: &str, got: &[f32], expected: &[f32]) {
+    assert_eq!(got.len(), expected.len());
+    for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
+        assert_eq!(got.to_bits(), expected.to_bits(), "{name}[{i}]: {got} and {expected}");
+    }
+}
+
+/// Fills the pages before the batch under test, then runs it.
+fn whole(rig: &mut Rig<'_>, case: &Case) -> Vec<Output> {
+    let done = case.batch(case.sequences.iter().map(|s| (s, 0..s.done)));
+    if !done.1.is_empty() {
+        rig.store(&done);
+    }
+    rig.run(&case.batch(case.sequences.iter().map(|s| (s, s.done..s.len))))
+}
+
+/// Compares each row of a batch with the same row run alone, one token after the other.
+fn check_rows_alone(rig: &mut Rig<'_>, case: &Case, together: &[Output]) {
+    let mut first = 0;
+    for sequence in &case.sequences {
+        for position in 0..sequence.len {
+            let work = case.batch(std::iter::once((sequence, position..position + 1)));
+            if position < sequence.done {
+                rig.store(&work);
+                continue;
+            }
+            let row = first + position - sequence.done;
+            for (alone, together) in rig.run(&work).iter().zip(together) {
+                let columns = row * together.cols..(row + 1) * together.cols;
+                assert_same_bits(alone.name, &alone.values, &together.values[columns]);
+            }
+        }
+        first += sequence.len - sequence.done;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn operations_match_the_reference(seed: u64) {
+        let case = Case::new(seed);
+        let expected = whole(&mut Rig::new(&case, Isa::Reference, 1, seed), &case);
+        for isa in paths() {
+            let outputs = whole(&mut Rig::new(&case, isa, 2, seed), &case);
+            for (output, expected) in outputs.iter().zip(&expected) {
+                assert_close(output.name, &output.values, &expected.values);
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_invariant(seed: u64) {
+        let case = Case::new(seed);
+        for isa in paths() {
+            let together = whole(&mut Rig::new(&case, isa, 1, seed), &case);
+            check_rows_alone(&mut Rig::new(&case, isa, 1, seed), &case, &together);
+            for threads in 2..4 {
+                let outputs = whole(&mut Rig::new(&case, isa, threads, seed), &case);
+                for (output, expected) in outputs.iter().zip(&together) {
+                    assert_same_bits(output.name, &output.values, &expected.values);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Matrix products of all sizes.
+
+use proptest::prelude::*;
+use switchyard_kernels::{
+    Backend, Dtype,
+    cpu::{Cpu, Isa},
+};
+
+use crate::{
+    assert_close, assert_same_bits,
+    case::DTYPES,
+    paths,
+    random::{Random, matrix},
+    rig::{load, poisoned},
+};
+
+struct Shape {
+    rows: usize,
+    inputs: usize,
+    outputs: usize,
+    dtype: Dtype,
+}
+
+/// `[rows, outputs]` of `x` times the weights of a seed.
+fn product((isa, threads): (Isa, usize), shape: &Shape, x: &[f32], seed: u64) -> Vec<f32> {
+    let mut cpu = Cpu::new(isa, threads).unwrap();
+    let w = Random(seed).matrix(shape.dtype, shape.outputs, shape.inputs);
+    let w = cpu.matrix(w).unwrap();
+    let mut y = poisoned(&mut cpu, x.len() / shape.inputs, shape.outputs);
+    let x = load(&mut cpu, shape.inputs, x);
+    cpu.matmul(&x, &w, &mut y);
+    cpu.read(&y)
+}
+
+fn check(shape: &Shape, seed: u64) {
+    let x = Random(!seed).values(shape.rows * shape.inputs);
+    let expected = product((Isa::Reference, 1), shape, &x, seed);
+    for isa in paths() {
+        let y = product((isa, 1), shape, &x, seed);
+        assert_close("matmul", &y, &expected);
+        for threads in 2..4 {
+            assert_same_bits("threads", &product((isa, threads), shape, &x, seed), &y);
+        }
+        for row in [0, shape.rows / 2, shape.rows - 1] {
+            let alone = product((isa, 1), shape, &x[row * shape.inputs..][..shape.inputs], seed);
+            assert_same_bits("row", &alone, &y[row * shape.outputs..][..shape.outputs]);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn any_shape(
+        rows in 1usize..131,
+        inputs in 1usize..300,
+        outputs in 1usize..150,
+        dtype in 0usize..3,
+        seed: u64,
+    ) {
+        check(&Shape { rows, inputs, outputs, dtype: DTYPES[dtype] }, seed);
+    }
+}
+
+#[test]
+fn shapes_of_models() {
+    for (rows, inputs, outputs) in [(1, 2048, 257), (33, 1024, 96), (128, 512, 192), (17, 32, 16)] {
+        for dtype in DTYPES {
+            check(&Shape { rows, inputs, outputs, dtype }, 7);
+        }
+    }
+}
+
+/// Against bf16 weights a product sees activations rounded to bf16, ties to even.
+#[test]
+fn activations_are_rounded_for_bf16_weights() {
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+        let mut cpu = Cpu::new(isa, 1).unwrap();
+        // 1 + 2^-8 is halfway between 1 and 1 + 2^-7; 1 + 3 * 2^-8 between odd and even.
+        let x = load(&mut cpu, 2, &[1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0]);
+        for (dtype, expected) in [
+            (Dtype::Bf16, [1.0, 1.0 + 4.0 / 256.0]),
+            (Dtype::F32, [1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0]),
+            (Dtype::F16, [1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0]),
+        ] {
+            let w = cpu.matrix(matrix(dtype, 2, &[1.0, 0.0, 0.0, 1.0])).unwrap();
+            let mut y = cpu.tensor(1, 2).unwrap();
+            cpu.matmul(&x, &w, &mut y);
+            assert_eq!(cpu.read(&y), expected, "{isa} {dtype:?}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Drawing tokens: distribution, cuts, masks, odd logits.

@@ -1,0 +1,1 @@
+//! What the reference itself must satisfy, from outside knowledge.
