@@ -3,6 +3,9 @@
 //! marker is held: the longest end of the text that begins one. So any chunking gives the same
 //! pieces once neighbouring texts are joined.
 
+#[cfg(test)]
+mod tests;
+
 /// A piece of the scanned text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece<'a> {

@@ -91,10 +91,12 @@ impl Answer {
                 let progress = call.read(&mut self.scanner, self.calls, events);
                 return self.advance(progress, events);
             }
-            At::CallEnd => match self.scanner.next(&["</tool_call>"]) {
+            At::CallEnd => match self.scanner.next(&["</tool_call>", "<tool_call>"]) {
                 None => return false,
                 Some(Piece::Text(text)) => self.prose.push(text, Event::Content, events),
-                Some(Piece::Marker(_)) => self.turn(At::Content),
+                Some(Piece::Marker(0)) => self.turn(At::Content),
+                // The model forgot to close the last call.
+                Some(Piece::Marker(_)) => self.at = At::Call(Call::default()),
             },
         }
         true
