@@ -2,7 +2,9 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
 mod adapters;
+mod faults;
 mod harness;
 mod lifecycle;
+mod reload;
 mod serve;
 mod tidy;
