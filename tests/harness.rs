@@ -98,7 +98,9 @@ impl Site {
 
     /// Starts the host on this folder and waits until it listens.
     pub fn serve(&self, flags: &[&str]) -> Server {
-        Server::start(binary().arg("serve").arg("--config").arg(self.path("config.toml")).args(flags))
+        Server::start(
+            binary().arg("serve").arg("--config").arg(self.path("config.toml")).args(flags),
+        )
     }
 }
 

@@ -179,7 +179,8 @@ fn a_request_alone_and_in_a_crowd_gets_the_same_tokens() {
     let tokens = |choices: &Value| choices[0]["token_ids"].clone();
     let alone: Vec<Value> = bodies.iter().map(|body| tokens(&answer(body))).collect();
     std::thread::scope(|scope| {
-        let threads: Vec<_> = bodies.iter().map(|body| scope.spawn(|| tokens(&answer(body)))).collect();
+        let threads: Vec<_> =
+            bodies.iter().map(|body| scope.spawn(|| tokens(&answer(body)))).collect();
         for (thread, alone) in threads.into_iter().zip(&alone) {
             assert_eq!(&thread.join().expect("an answer"), alone);
         }

@@ -48,7 +48,9 @@ fn collect(dir: &Path, sources: &mut Vec<Source>) {
             if name != "target" && !name.starts_with('.') {
                 collect(&path, sources);
             }
-        } else if ["rs", "py", "cu", "cuh"].iter().any(|e| path.extension().is_some_and(|x| x == *e))
+        } else if ["rs", "py", "cu", "cuh"]
+            .iter()
+            .any(|e| path.extension().is_some_and(|x| x == *e))
         {
             let text = fs::read_to_string(&path).expect("source is UTF-8");
             let path = path.strip_prefix(root()).expect("below the root").display().to_string();
@@ -90,7 +92,8 @@ fn function_lengths(text: &str) -> Vec<(String, usize)> {
             continue;
         }
         let close = format!("{}}}", &line[..line.len() - code.len()]);
-        let end = lines[start..].iter().position(|l| *l == close || l.ends_with(';') && *l == *line);
+        let end =
+            lines[start..].iter().position(|l| *l == close || l.ends_with(';') && *l == *line);
         if let Some(end) = end {
             found.push((code.to_owned(), end + 1));
         }
@@ -182,7 +185,14 @@ fn arrows_between_layers_point_down() {
 #[test]
 fn every_backend_operation_has_its_file() {
     let operations = [
-        "embed", "norm", "matmul", "shrink", "rope_store", "attention", "activate", "gather",
+        "embed",
+        "norm",
+        "matmul",
+        "shrink",
+        "rope_store",
+        "attention",
+        "activate",
+        "gather",
         "sample",
     ];
     let trait_text = fs::read_to_string(root().join("kernels/src/backend.rs")).expect("the trait");

@@ -23,7 +23,7 @@ use switchyard_kernels::Dtype;
 pub use file::FileError;
 pub(crate) use file::read_text;
 pub(crate) use json_object::JsonObject;
-pub(crate) use tensor_file::TensorFile;
+pub(crate) use tensor_file::{TensorEntry, TensorFile};
 
 use crate::model::{HostWeights, ModelConfig};
 use layout::Layout;

@@ -2,80 +2,117 @@
 //!
 //! Each step is `drain -> schedule -> assemble -> forward -> sample -> commit`. The thread never
 //! waits for a client: a sequence's output queue holds all it can produce, and a dropped
-//! [`TokenStream`] is noticed at the next step, which frees what the sequence held.
+//! [`TokenStream`] is noticed at the next step, which frees what the sequence held. Invariant
+//! *pure step*: a step has no clock and draws no randomness of its own, so that the same arrivals
+//! between the same steps give the same tokens.
 
-use std::sync::Arc;
+mod assemble;
+mod handle;
+mod pool;
+mod request;
+mod residency;
+mod scheduler;
+mod sequence;
+mod status;
+mod stream;
 
-use switchyard_kernels::TokenLogprob;
+use std::sync::{atomic::Ordering, mpsc::Receiver};
 
-use crate::model::AdapterImage;
+use switchyard_kernels::{Backend, DeviceError};
 
-/// How tokens are drawn.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sampling {
-    /// 0 is greedy.
-    pub temperature: f32,
-    /// 0 keeps all.
-    pub top_k: u32,
-    /// In (0, 1]; 1 keeps all.
-    pub top_p: f32,
-    /// Key of the random stream; the same seed gives the same tokens in any batch.
-    pub seed: u64,
-    /// Ask for log-probabilities with this many alternatives.
-    pub logprobs: Option<u32>,
+use crate::model::Model;
+use assemble::assemble;
+pub use handle::EngineHandle;
+use handle::{Board, Command};
+pub use request::{FinishReason, NewSequence, Sampling, SubmitError, TokenOutput};
+use scheduler::Scheduler;
+pub use status::{EngineLimits, EngineStatus, SlabCounts};
+pub use stream::TokenStream;
+
+/// The model and the sequences it works on. [`Engine::spawn`] puts it on its own thread.
+pub struct Engine<B: Backend> {
+    model: Model<B>,
+    scheduler: Scheduler,
+    /// Slabs of the pool.
+    slabs: usize,
+    steps: u64,
+    rows: u64,
+    tokens: u64,
 }
 
-/// A prompt to be continued.
-pub struct NewSequence {
-    /// At least one token; with `max_tokens` at most the model's `max_positions`.
-    pub prompt: Vec<u32>,
-    /// The adapter's weights, kept alive until the sequence ends.
-    pub adapter: Option<Arc<AdapterImage>>,
-    /// How tokens are drawn.
-    pub sampling: Sampling,
-    /// At least 1.
-    pub max_tokens: u32,
-    /// Any of these ends the sequence; the token itself is reported.
-    pub stop_tokens: Vec<u32>,
+impl<B: Backend> Engine<B> {
+    fn new(mut model: Model<B>, limits: EngineLimits) -> Result<Self, DeviceError> {
+        assert_eq!(model.limits(), limits.model(), "the model has room for the engine's steps");
+        let slabs = limits.pool_bytes / model.slab_bytes();
+        if slabs == 0 || limits.max_running == 0 || limits.max_step_tokens == 0 {
+            return Err(DeviceError::Unavailable(format!(
+                "the engine's limits leave no room to run: {slabs} pool slabs of {} bytes, \
+                 {} running sequences, {} tokens a step; each must be at least 1",
+                model.slab_bytes(),
+                limits.max_running,
+                limits.max_step_tokens,
+            )));
+        }
+        model.reserve(slabs)?;
+        let scheduler = Scheduler::new(slabs, limits.max_running, limits.max_step_tokens);
+        Ok(Self { model, scheduler, slabs, steps: 0, rows: 0, tokens: 0 })
+    }
+
+    /// The thread's loop.
+    fn run(&mut self, arrivals: &Receiver<Command>, board: &Board) {
+        self.publish(board);
+        while self.drain(arrivals) && !board.stop.load(Ordering::Relaxed) {
+            self.step();
+            self.publish(board);
+        }
+    }
+
+    /// Takes what has arrived; waits only when there is nothing else to do. `false` when idle and
+    /// nobody is left to submit.
+    fn drain(&mut self, arrivals: &Receiver<Command>) -> bool {
+        if self.scheduler.is_idle() {
+            self.scheduler.assert_conserved();
+            match arrivals.recv() {
+                Ok(command) => self.take(command),
+                Err(_) => return false,
+            }
+        }
+        arrivals.try_iter().for_each(|command| self.take(command));
+        true
+    }
+
+    fn take(&mut self, command: Command) {
+        match command {
+            Command::Submit(arrival) => self.scheduler.enqueue(arrival),
+            Command::Wake => {}
+        }
+    }
+
+    /// Computes one batch and hands out its tokens.
+    fn step(&mut self) {
+        let plan = self.scheduler.schedule();
+        if plan.work.is_empty() {
+            return;
+        }
+        for load in &plan.loads {
+            self.model.load_adapter(load.slot, &load.image, &load.slabs);
+        }
+        let assembly = assemble(self.scheduler.running(), &plan.work);
+        self.model.forward(&assembly.batch);
+        let drawn = self.model.sample(&assembly.samples);
+        self.steps += 1;
+        self.rows += assembly.batch.rows() as u64;
+        self.tokens += drawn.len() as u64;
+        self.scheduler.commit(&plan.work, &assembly.order, drawn);
+    }
+
+    fn publish(&self, board: &Board) {
+        board.update(|status| {
+            self.scheduler.report(status);
+            (status.steps, status.rows, status.tokens) = (self.steps, self.rows, self.tokens);
+        });
+    }
 }
 
-/// Why a sequence ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FinishReason {
-    /// The last token was one of `stop_tokens`.
-    Stop,
-    /// `max_tokens` were produced.
-    Length,
-}
-
-/// One produced token.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TokenOutput {
-    /// Token id.
-    pub token: u32,
-    /// Its log-probability, if asked.
-    pub logprob: Option<f32>,
-    /// The best alternatives, most likely first; empty unless asked.
-    pub top: Vec<TokenLogprob>,
-    /// Set on the last token.
-    pub finish: Option<FinishReason>,
-}
-
-/// Why a sequence was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SubmitError {
-    /// The waiting queue is at its limit.
-    #[error("the engine's queue is full")]
-    QueueFull,
-    /// The engine has stopped.
-    #[error("the engine has stopped")]
-    Stopped,
-    /// Even an empty pool could not hold it.
-    #[error("the sequence needs {needed} pool slabs, the pool has {slabs}")]
-    TooLarge {
-        /// Slabs of KV and adapter at full length.
-        needed: usize,
-        /// Slabs of the pool.
-        slabs: usize,
-    },
-}
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,148 @@
 //! A Llama-family decoder over any [`switchyard_kernels::Backend`].
+//!
+//! [`Model`] owns the backend, the weights it took over and the activations of one step; the
+//! engine owns the model. A forward pass writes keys and values into the pool's slabs that the
+//! batch names and nothing else outlives it.
 
 mod config;
 mod lora;
+mod pack;
+mod random;
+mod scratch;
 mod weights;
+
+use switchyard_kernels::{
+    AdapterSlot, AttentionShape, Backend, Batch, DeviceError, ResidentAdapter, SampleRow, Sampled,
+    Site,
+};
 
 pub use config::{ModelConfig, RopeScaling};
 pub use lora::{AdapterId, AdapterImage, LoraLinear, LoraWeights};
+pub use pack::PackError;
+use scratch::{Place, Scratch};
+use weights::Weights;
 pub use weights::{HostLayer, HostWeights};
+
+/// The largest step that a model makes room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelLimits {
+    /// Token rows of a batch.
+    pub rows: usize,
+    /// Rows of a batch whose logits are wanted.
+    pub logits: usize,
+}
+
+/// A decoder ready to run.
+pub struct Model<B: Backend> {
+    backend: B,
+    config: ModelConfig,
+    shape: AttentionShape,
+    limits: ModelLimits,
+    weights: Weights<B>,
+    scratch: Scratch<B>,
+}
+
+impl<B: Backend> Model<B> {
+    /// Hands the weights to the backend and makes room for steps of up to `limits`.
+    pub fn new(
+        mut backend: B,
+        config: &ModelConfig,
+        weights: HostWeights,
+        limits: ModelLimits,
+    ) -> Result<Self, DeviceError> {
+        let shape = config.attention_shape(weights.dtype());
+        let weights = Weights::take_over(&mut backend, weights)?;
+        let scratch = Scratch::new(&mut backend, config, limits)?;
+        Ok(Self { backend, config: config.clone(), shape, limits, weights, scratch })
+    }
+
+    /// What runs the kernels.
+    pub fn device(&self) -> String {
+        self.backend.name()
+    }
+
+    /// The decoder's shape.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The largest step.
+    pub fn limits(&self) -> ModelLimits {
+        self.limits
+    }
+
+    /// Bytes of one slab of the pool.
+    pub fn slab_bytes(&self) -> usize {
+        self.shape.slab_bytes()
+    }
+
+    /// Allocates the pool. Called once, before the first forward pass.
+    pub fn reserve(&mut self, slabs: usize) -> Result<(), DeviceError> {
+        self.backend.reserve(&self.shape, slabs)
+    }
+
+    /// Copies an adapter into pool slabs, one of the image's slabs into each, and binds it.
+    pub fn load_adapter(&mut self, slot: AdapterSlot, image: &AdapterImage, slabs: &[u32]) {
+        assert_eq!(slabs.len(), image.map.slabs as usize, "one pool slab per slab of the image");
+        for (&slab, bytes) in slabs.iter().zip(image.bytes.bytes().chunks(self.slab_bytes())) {
+            self.backend.write_slab(slab, bytes);
+        }
+        let map = image.map.clone();
+        self.backend.bind(slot, ResidentAdapter { map, slabs: slabs.to_vec() });
+    }
+
+    /// Computes one step: keys and values of every row, logits of `batch.logit_rows`.
+    pub fn forward(&mut self, batch: &Batch) {
+        batch.assert_consistent();
+        assert!(batch.rows() <= self.limits.rows, "step budget: rows");
+        assert!(batch.logit_rows.len() <= self.limits.logits, "step budget: logits");
+        let lora = batch.has_lora();
+        let (backend, weights, s) = (&mut self.backend, &self.weights, &mut self.scratch);
+        let eps = self.config.norm_eps;
+
+        backend.begin(batch);
+        backend.embed(&weights.embedding, &mut s.residual);
+        let mut pending = None;
+        for (layer, w) in weights.layers.iter().enumerate() {
+            let at = |site| Place { layer, site, lora };
+            backend.norm(&mut s.residual, pending, (&w.attention_norm, eps), &mut s.normed);
+            let qkv = s.qkv.multiply(backend, &s.normed, &w.qkv, at(Site::Qkv));
+            backend.rope_store(layer, qkv, &mut s.queries);
+            backend.attention(layer, &s.queries, &mut s.attended);
+            let output = s.branch.multiply(backend, &s.attended, &w.output, at(Site::Output));
+            backend.norm(&mut s.residual, Some(output), (&w.mlp_norm, eps), &mut s.normed);
+            let gate_up = s.gate_up.multiply(backend, &s.normed, &w.gate_up, at(Site::GateUp));
+            backend.activate(gate_up, &mut s.activated);
+            pending = Some(s.branch.multiply(backend, &s.activated, &w.down, at(Site::Down)));
+        }
+        if batch.logit_rows.is_empty() {
+            return;
+        }
+        backend.norm(&mut s.residual, pending, (&weights.norm, eps), &mut s.normed);
+        backend.gather(&s.normed, &mut s.gathered);
+        backend.matmul(&s.gathered, weights.head(), &mut s.logits);
+    }
+
+    /// Draws one token for each of the last batch's `logit_rows`.
+    pub fn sample(&mut self, rows: &[SampleRow]) -> Vec<Sampled> {
+        if rows.is_empty() {
+            return Vec::new();
+        }
+        self.backend.sample(&self.scratch.logits, rows)
+    }
+
+    /// Logits of the last batch that wanted any, `[logit_rows, vocabulary]`.
+    pub fn logits(&mut self) -> Vec<f32> {
+        self.backend.read(&self.scratch.logits)
+    }
+}
+
+#[cfg(test)]
+impl<B: Backend> Model<B> {
+    pub(crate) fn backend(&self) -> &B {
+        &self.backend
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,6 +1,6 @@
-//! A decoder's weights in host memory, as `checkpoint` reads them and a backend takes them over.
+//! A decoder's weights in host memory, as `checkpoint` reads them, and as a backend holds them.
 
-use switchyard_kernels::HostMatrix;
+use switchyard_kernels::{Backend, DeviceError, Dtype, HostMatrix};
 
 /// One decoder layer. Linears that share an input are stacked along their outputs.
 pub struct HostLayer {
@@ -36,4 +36,81 @@ pub struct HostWeights {
     pub norm: Vec<f32>,
     /// `[vocabulary, hidden]`; `None` when the embedding serves as the head too.
     pub head: Option<HostMatrix>,
+}
+
+impl HostWeights {
+    /// The element type of all matrices.
+    pub fn dtype(&self) -> Dtype {
+        self.embedding.dtype
+    }
+}
+
+/// A matrix product with an optional bias, on the device.
+pub(super) struct DeviceLinear<B: Backend> {
+    /// `[out, in]`
+    pub(super) weight: B::Matrix,
+    /// `[out]`
+    pub(super) bias: Option<B::Vector>,
+}
+
+impl<B: Backend> DeviceLinear<B> {
+    fn take_over(
+        backend: &mut B,
+        weight: HostMatrix,
+        bias: Option<&[f32]>,
+    ) -> Result<Self, DeviceError> {
+        let bias = bias.map(|bias| backend.vector(bias)).transpose()?;
+        Ok(Self { weight: backend.matrix(weight)?, bias })
+    }
+}
+
+/// One decoder layer on the device; shapes as in [`HostLayer`].
+pub(super) struct DeviceLayer<B: Backend> {
+    pub(super) attention_norm: B::Vector,
+    pub(super) qkv: DeviceLinear<B>,
+    pub(super) output: DeviceLinear<B>,
+    pub(super) mlp_norm: B::Vector,
+    pub(super) gate_up: DeviceLinear<B>,
+    pub(super) down: DeviceLinear<B>,
+}
+
+impl<B: Backend> DeviceLayer<B> {
+    fn take_over(backend: &mut B, host: HostLayer) -> Result<Self, DeviceError> {
+        let mut linear = |weight, bias: Option<Vec<f32>>| {
+            DeviceLinear::take_over(backend, weight, bias.as_deref())
+        };
+        let qkv = linear(host.qkv, host.qkv_bias)?;
+        let output = linear(host.output, host.output_bias)?;
+        let gate_up = linear(host.gate_up, host.gate_up_bias)?;
+        let down = linear(host.down, host.down_bias)?;
+        let attention_norm = backend.vector(&host.attention_norm)?;
+        let mlp_norm = backend.vector(&host.mlp_norm)?;
+        Ok(Self { attention_norm, qkv, output, mlp_norm, gate_up, down })
+    }
+}
+
+/// A whole decoder on the device; shapes as in [`HostWeights`].
+pub(super) struct Weights<B: Backend> {
+    pub(super) embedding: B::Matrix,
+    pub(super) layers: Vec<DeviceLayer<B>>,
+    pub(super) norm: B::Vector,
+    head: Option<B::Matrix>,
+}
+
+impl<B: Backend> Weights<B> {
+    /// Moves every weight to the backend, layer by layer, so that host copies go as they are used.
+    pub(super) fn take_over(backend: &mut B, host: HostWeights) -> Result<Self, DeviceError> {
+        let layers = host.layers.into_iter().map(|layer| DeviceLayer::take_over(backend, layer));
+        Ok(Self {
+            layers: layers.collect::<Result<_, _>>()?,
+            embedding: backend.matrix(host.embedding)?,
+            norm: backend.vector(&host.norm)?,
+            head: host.head.map(|head| backend.matrix(head)).transpose()?,
+        })
+    }
+
+    /// `[vocabulary, hidden]` the output head.
+    pub(super) fn head(&self) -> &B::Matrix {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
 }

@@ -1,0 +1,214 @@
+use std::sync::{Arc, atomic::AtomicBool};
+
+use proptest::prelude::*;
+use switchyard_kernels::{Dtype, HostBuffer, PAGE_TOKENS, TileMap};
+
+use super::*;
+use crate::{
+    engine::{FinishReason, NewSequence, Sampling, TokenStream, sequence::Place},
+    model::{AdapterId, AdapterImage},
+};
+
+/// A pool of this many slabs is shared by every case.
+const SLABS: usize = 24;
+
+fn adapter(id: u8, slabs: u32) -> Arc<AdapterImage> {
+    let map = Arc::new(TileMap { dtype: Dtype::F32, slabs, linears: Vec::new() });
+    let (bytes, resident) = (HostBuffer::zeroed(0), AtomicBool::new(false));
+    Arc::new(AdapterImage { id: AdapterId([id; 32]), rank: 8, map, bytes, resident })
+}
+
+fn submit(
+    scheduler: &mut Scheduler,
+    lengths: (usize, u32),
+    adapter: Option<Arc<AdapterImage>>,
+) -> TokenStream {
+    let (prompt, max_tokens) = lengths;
+    let request = NewSequence {
+        prompt: vec![1; prompt],
+        adapter,
+        sampling: Sampling::greedy(),
+        max_tokens,
+        stop_tokens: Vec::new(),
+    };
+    let (output, stream) = TokenStream::with_room(max_tokens as usize);
+    let place = Place::take(&Arc::default(), 1).expect("free");
+    scheduler.enqueue(Arrival { request, output, place });
+    stream
+}
+
+/// One step without a model: every row that ends its sequence draws token 0.
+fn step(scheduler: &mut Scheduler) -> Plan {
+    let plan = scheduler.schedule();
+    scheduler.assert_conserved();
+    let mut order = Vec::new();
+    let mut seen = vec![false; scheduler.running.len()];
+    for work in &plan.work {
+        let sequence = &scheduler.running[work.index];
+        assert!(!std::mem::replace(&mut seen[work.index], true), "one work item a sequence");
+        assert!(work.rows >= 1 && work.rows <= sequence.remaining(), "length chain");
+        assert!(sequence.computed + work.rows <= sequence.pages.len() * PAGE_TOKENS);
+        assert_eq!(sequence.slot.is_some(), sequence.adapter().is_some(), "lease pins");
+        if work.rows == sequence.remaining() {
+            order.push(work.index);
+        }
+    }
+    assert!(scheduler.running.len() <= scheduler.max_running);
+    assert!(scheduler.waiting.iter().all(|waiting| waiting.overtaken <= MAX_OVERTAKEN));
+    let drawn = order.iter().map(|_| Sampled { token: 0, logprob: None, top: Vec::new() });
+    let drawn = drawn.collect();
+    scheduler.commit(&plan.work, &order, drawn);
+    scheduler.assert_conserved();
+    plan
+}
+
+/// `(tokens so far, whether it finished)`
+fn received(stream: &mut TokenStream) -> (u32, bool) {
+    let mut tokens = 0;
+    while let Some(output) = stream.try_recv() {
+        tokens += 1;
+        if output.finish == Some(FinishReason::Length) {
+            return (tokens, true);
+        }
+    }
+    (tokens, false)
+}
+
+/// One request of a random run.
+#[derive(Clone, Debug)]
+struct Request {
+    /// Step of its arrival.
+    at: usize,
+    prompt: usize,
+    max_tokens: u32,
+    /// Which of the adapters, if any.
+    adapter: Option<u8>,
+    /// Steps until its stream is dropped.
+    dropped_in: Option<usize>,
+}
+
+fn requests() -> impl Strategy<Value = Vec<Request>> {
+    let request = (
+        0usize..40,
+        1usize..150,
+        1u32..60,
+        prop::option::of(0u8..6),
+        prop::option::weighted(0.25, 0usize..30),
+    );
+    let request = request.prop_map(|(at, prompt, max_tokens, adapter, dropped_in)| Request {
+        at,
+        prompt,
+        max_tokens,
+        adapter,
+        dropped_in,
+    });
+    prop::collection::vec(request, 1..30)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #[test]
+    fn whatever_fits_an_empty_pool_finishes(
+        requests in requests(),
+        adapter_slabs in prop::collection::vec(0u32..11, 6),
+        max_running in 1usize..9,
+        max_step_tokens in 1usize..70,
+    ) {
+        // The largest: 150 + 59 tokens in 13 pages and an adapter of 10.
+        let mut scheduler = Scheduler::new(SLABS, max_running, max_step_tokens);
+        let adapters: Vec<_> = (0..6).map(|i| adapter(i, adapter_slabs[i as usize])).collect();
+        let mut open: Vec<(usize, Request, TokenStream, u32)> = Vec::new();
+        let mut now = 0;
+        while now < 40 || !scheduler.is_idle() {
+            for request in requests.iter().filter(|request| request.at == now) {
+                let image = request.adapter.map(|i| adapters[i as usize].clone());
+                let lengths = (request.prompt, request.max_tokens);
+                let stream = submit(&mut scheduler, lengths, image);
+                open.push((now, request.clone(), stream, 0));
+            }
+            step(&mut scheduler);
+            now += 1;
+            open.retain_mut(|(arrived, request, stream, tokens)| {
+                let (new, finished) = received(stream);
+                *tokens += new;
+                assert!(!finished || *tokens == request.max_tokens);
+                !finished && request.dropped_in.is_none_or(|steps| *arrived + steps >= now)
+            });
+            prop_assert!(now < 40_000, "the run ends");
+        }
+        prop_assert!(open.is_empty(), "every stream that was kept has finished");
+        let counts = scheduler.pool.counts();
+        prop_assert_eq!(counts.kv, 0);
+        prop_assert_eq!(counts.free, SLABS - counts.adapter);
+        drop(adapters);
+        scheduler.schedule();
+        prop_assert_eq!(scheduler.pool.free(), SLABS, "retired adapters are gone");
+    }
+}
+
+#[test]
+fn decode_goes_first_and_prompts_share_what_is_left() {
+    let mut scheduler = Scheduler::new(SLABS, 8, 10);
+    let _streams = [(3, 9), (30, 9), (4, 9)].map(|lengths| submit(&mut scheduler, lengths, None));
+    let rows = |plan: Plan| -> Vec<(usize, usize)> {
+        plan.work.iter().map(|work| (work.index, work.rows)).collect()
+    };
+    assert_eq!(rows(step(&mut scheduler)), [(0, 3), (1, 7)]);
+    assert_eq!(rows(step(&mut scheduler)), [(0, 1), (1, 9)]);
+    assert_eq!(rows(step(&mut scheduler)), [(0, 1), (1, 9)]);
+    assert_eq!(rows(step(&mut scheduler)), [(0, 1), (1, 5), (2, 4)]);
+    assert_eq!(rows(step(&mut scheduler)), [(0, 1), (1, 1), (2, 1)]);
+}
+
+#[test]
+fn a_sequence_whose_adapter_does_not_fit_is_overtaken_but_not_for_ever() {
+    let mut scheduler = Scheduler::new(SLABS, 2, 64);
+    let _running = submit(&mut scheduler, (16, 200), None);
+    step(&mut scheduler);
+    let mut blocked = submit(&mut scheduler, (1, 1), Some(adapter(1, SLABS as u32 - 1)));
+    let later: Vec<_> =
+        (0..2 * MAX_OVERTAKEN).map(|_| submit(&mut scheduler, (1, 1), None)).collect();
+    let mut steps = 0;
+    while !received(&mut blocked).1 {
+        step(&mut scheduler);
+        steps += 1;
+        assert!(steps < 400, "the blocked sequence starts");
+    }
+    let finished = later.into_iter().filter_map(|mut stream| received(&mut stream).1.then_some(()));
+    assert_eq!(finished.count(), MAX_OVERTAKEN as usize);
+}
+
+#[test]
+fn idle_adapters_stay_until_slabs_are_wanted_and_the_least_used_goes() {
+    let mut scheduler = Scheduler::new(SLABS, 4, 64);
+    let adapters: Vec<_> = (0..4).map(|i| adapter(i, 7)).collect();
+    let mut run = |i: usize| {
+        let mut stream = submit(&mut scheduler, (5, 1), Some(adapters[i].clone()));
+        let loads = step(&mut scheduler).loads.len();
+        assert!(received(&mut stream).1);
+        loads
+    };
+    assert_eq!([0, 1, 2].map(&mut run), [1, 1, 1]);
+    assert_eq!([0, 0, 2].map(&mut run), [0, 0, 0]);
+    assert_eq!(run(3), 1);
+    let resident = |i: usize| adapters[i].resident.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!([0, 1, 2, 3].map(resident), [true, false, true, true]);
+}
+
+#[test]
+fn the_newest_is_preempted_and_keeps_what_it_produced() {
+    let mut scheduler = Scheduler::new(5, 4, 64);
+    let mut streams = [(30, 30), (20, 30)].map(|lengths| submit(&mut scheduler, lengths, None));
+    let mut produced = [0, 0];
+    let mut steps = 0;
+    while !scheduler.is_idle() {
+        step(&mut scheduler);
+        for (stream, produced) in streams.iter_mut().zip(&mut produced) {
+            *produced += received(stream).0;
+        }
+        steps += 1;
+        assert!(steps < 100);
+    }
+    assert_eq!(produced, [30, 30]);
+    assert_eq!(scheduler.preemptions, 1);
+}

@@ -1,0 +1,117 @@
+//! The engine on tiny random models, stepped by hand and on its thread.
+
+mod life;
+mod truths;
+
+use std::sync::{Arc, Mutex, atomic::AtomicUsize};
+
+use switchyard_kernels::{Dtype, cpu::Isa};
+
+use super::{
+    sequence::{Arrival, Place},
+    *,
+};
+use crate::model::{
+    AdapterImage,
+    tests::{
+        probe::{Probe, Record},
+        tiny, tiny_model,
+    },
+};
+
+/// Room for everything a test runs at once.
+const ROOMY: Rig = Rig { isa: Isa::Portable, dtype: Dtype::F32, slabs: 1200, step_tokens: 64 };
+
+/// What an engine under test is made of.
+#[derive(Clone, Copy)]
+struct Rig {
+    isa: Isa,
+    dtype: Dtype,
+    slabs: usize,
+    step_tokens: usize,
+}
+
+impl Rig {
+    fn limits(&self) -> EngineLimits {
+        let slab_bytes = tiny().attention_shape(self.dtype).slab_bytes();
+        let pool_bytes = self.slabs * slab_bytes;
+        let max_step_tokens = self.step_tokens;
+        EngineLimits { pool_bytes, max_running: 32, max_step_tokens, max_waiting: 64 }
+    }
+
+    fn engine(&self) -> Engine<Probe> {
+        let model = tiny_model(self.isa, self.dtype, self.limits().model());
+        Engine::new(model, self.limits()).expect("fits")
+    }
+
+    fn spawn(&self) -> (EngineHandle, Arc<Mutex<Record>>) {
+        let model = tiny_model(self.isa, self.dtype, self.limits().model());
+        let record = model.backend().record();
+        (Engine::spawn(|| Ok(model), self.limits()).expect("starts"), record)
+    }
+}
+
+/// A request told from others by its seed.
+#[derive(Clone)]
+struct Ask {
+    seed: u64,
+    prompt: usize,
+    max_tokens: u32,
+    temperature: f32,
+    adapter: Option<Arc<AdapterImage>>,
+}
+
+impl Ask {
+    fn new(seed: u64, prompt: usize, max_tokens: u32) -> Self {
+        Self { seed, prompt, max_tokens, temperature: 0.0, adapter: None }
+    }
+
+    fn request(&self) -> NewSequence {
+        let token = |i: usize| ((self.seed as usize * 31 + i * 7) % tiny().vocabulary) as u32;
+        let (seed, temperature) = (self.seed, self.temperature);
+        NewSequence {
+            prompt: (0..self.prompt).map(token).collect(),
+            adapter: self.adapter.clone(),
+            sampling: Sampling { temperature, seed, ..Sampling::greedy() },
+            max_tokens: self.max_tokens,
+            stop_tokens: Vec::new(),
+        }
+    }
+}
+
+impl Engine<Probe> {
+    fn enqueue(&mut self, request: NewSequence) -> TokenStream {
+        let (output, stream) = TokenStream::with_room(request.max_tokens as usize);
+        let place = Place::take(&Arc::new(AtomicUsize::new(0)), 1).expect("free");
+        self.scheduler.enqueue(Arrival { request, output, place });
+        stream
+    }
+
+    /// Steps until nothing is left, checking the invariants after each.
+    fn run_dry(&mut self) {
+        for _ in 0..2000 {
+            if self.scheduler.is_idle() {
+                return;
+            }
+            self.step();
+            self.scheduler.assert_conserved();
+        }
+        panic!("the engine never runs dry");
+    }
+
+    /// Runs all of them together; tokens of each.
+    fn answer(&mut self, asks: &[Ask]) -> Vec<Vec<u32>> {
+        let streams: Vec<_> = asks.iter().map(|ask| self.enqueue(ask.request())).collect();
+        self.run_dry();
+        streams.into_iter().map(tokens).collect()
+    }
+}
+
+/// Everything a finished stream holds.
+fn tokens(mut stream: TokenStream) -> Vec<u32> {
+    let mut tokens = Vec::new();
+    while let Some(output) = stream.try_recv() {
+        tokens.push(output.token);
+    }
+    tokens
+}
