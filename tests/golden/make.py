@@ -1,0 +1,9 @@
+"""Writes all golden data: `python make.py` with the packages of requirements.txt."""
+
+import make_models
+import make_templates
+import make_tokenizers
+
+make_tokenizers.main()
+make_models.main()
+make_templates.main()
