@@ -18,7 +18,7 @@ pub enum Piece<'a> {
 /// Text on its way in, read piece by piece.
 ///
 /// Each call of [`Scanner::next`] says which markers count now, so a state machine can ask for
-/// others after each marker that it meets. Of markers that begin at the same place the longest wins.
+/// others after each marker that it meets. Of markers that begin at one place the longest wins.
 #[derive(Debug, Default)]
 pub struct Scanner {
     text: String,

@@ -1,7 +1,9 @@
 //! Answers and their events, whole and cut into every kind of chunks.
 
 use proptest::prelude::*;
-use switchyard_plugin::{Tool, ToolArgs, ToolStart};
+use switchyard_plugin::{
+    Chunk, Event, FinishReason, Kv, Stream, Tool, ToolArgs, ToolChoice, ToolStart,
+};
 
 use super::*;
 

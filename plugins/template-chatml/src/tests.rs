@@ -91,7 +91,8 @@ fn tools_stand_in_the_system_turn() {
         &[message(Role::Developer, "Be brief."), hello],
         &[weather.clone(), weather],
         &format!(
-            "<|im_start|>system\nBe brief.\n\n# Tools\n<tools>\n{line}\n{line}\n</tools><|im_end|>\n\
+            "<|im_start|>system\nBe brief.\n\n\
+             # Tools\n<tools>\n{line}\n{line}\n</tools><|im_end|>\n\
              <|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
         ),
     );
@@ -123,9 +124,12 @@ fn calls_and_results_go_back_to_the_model() {
         &[assistant, message(Role::Tool, "{\"rain\": true}")],
         &[],
         "<|im_start|>assistant\n\
-         <tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\"}}\n</tool_call>\n\
-         <tool_call>\n{\"name\": \"get_weather\", \"arguments\": \"{\\\"city\"}\n</tool_call>\
-         <|im_end|>\n<|im_start|>user\n<tool_response>\n{\"rain\": true}\n</tool_response><|im_end|>\n\
+         <tool_call>\n\
+         {\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\"}}\n\
+         </tool_call>\n\
+         <tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city}\n</tool_call>\
+         <|im_end|>\n<|im_start|>user\n\
+         <tool_response>\n{\"rain\": true}\n</tool_response><|im_end|>\n\
          <|im_start|>assistant\n",
     );
 }
