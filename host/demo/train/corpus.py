@@ -61,7 +61,7 @@ def _examples(job: tuple[int, str, str]) -> list[tuple[list[int], int, int]]:
     return out
 
 
-def _spread[J, T](pool: Pool, work: Callable[[J], list[T]], jobs: list[J]) -> list[T]:
+def _spread(pool: Pool, work: Callable[[Any], list[Any]], jobs: list[Any]) -> list[Any]:
     return [x for part in pool.imap(work, jobs) for x in part]
 
 

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,6 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 import vocabulary
 
 WINDOW = 768
-BASE_TOKENS = 49_152
-ADAPTER_TOKENS = 16_384
 MAX_POSITIONS = 1024
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 RATES = {4: 4e-3, 8: 3e-3, 16: 2.5e-3, 64: 1.5e-3}
@@ -23,8 +22,18 @@ RATES = {4: 4e-3, 8: 3e-3, 16: 2.5e-3, 64: 1.5e-3}
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-def _run(model: torch.nn.Module, steps: int, seconds: float, rate: float, batch: Callable[[], Batch], label: str) -> None:
-    """AdamW with warm-up and a cosine that ends after `steps` or after `seconds`, whichever is first."""
+@dataclass
+class Plan:
+    """How long to train, on how many tokens a step, and where."""
+
+    steps: int
+    seconds: float
+    tokens: int
+    device: str
+
+
+def _run(model: torch.nn.Module, plan: Plan, rate: float, batch: Callable[[], Batch], label: str) -> None:
+    """AdamW with warm-up and a cosine that ends after the plan's steps or seconds, whichever is first."""
     weights = [p for p in model.parameters() if p.requires_grad]
     cuda = weights[0].is_cuda
     optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.01, betas=(0.9, 0.98), fused=cuda)
@@ -45,44 +54,44 @@ def _run(model: torch.nn.Module, steps: int, seconds: float, rate: float, batch:
             print(f"  {label}: step {step} loss {loss.item():.4f} after {time.time() - start:.0f} s", flush=True)
         elif step % 10 == 0 and cuda:
             torch.cuda.synchronize()
-        progress = max(step / steps, (time.time() - start) / seconds)
-    print(f"  {label}: {step} of {steps} steps, loss {loss.item():.4f}, {time.time() - start:.0f} s", flush=True)
+        progress = max(step / plan.steps, (time.time() - start) / plan.seconds)
+    print(f"  {label}: {step} of {plan.steps} steps, loss {loss.item():.4f}, {time.time() - start:.0f} s", flush=True)
 
 
-def base(stream: Path, out: Path, seed: int, steps: int, seconds: float, device: str) -> None:
+def base(stream: Path, out: Path, seed: int, plan: Plan) -> None:
     """Trains a base from nothing and writes its HF directory in bf16."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=vocabulary.SIZE, hidden_size=192, intermediate_size=512, num_hidden_layers=5,
         num_attention_heads=6, num_key_value_heads=2, max_position_embeddings=MAX_POSITIONS, tie_word_embeddings=True,
         bos_token_id=None, eos_token_id=vocabulary.END, pad_token_id=vocabulary.END_OF_TEXT)
-    model = LlamaForCausalLM(config).to(device)
+    model = LlamaForCausalLM(config).to(plan.device)
     print(f"  {out.name}: {sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
-    tokens = torch.from_numpy(np.load(stream)).to(device)
-    rows = torch.arange(WINDOW, device=device)
+    tokens = torch.from_numpy(np.load(stream)).to(plan.device)
+    rows = torch.arange(WINDOW, device=plan.device)
 
     def batch() -> Batch:
-        starts = torch.randint(0, len(tokens) - WINDOW, (BASE_TOKENS // WINDOW, 1), device=device)
+        starts = torch.randint(0, len(tokens) - WINDOW, (plan.tokens // WINDOW, 1), device=plan.device)
         ids = tokens[starts + rows].long()
         return ids, ids
 
-    _run(model, steps, seconds, 2e-3, batch, out.name)
+    _run(model, plan, 2e-3, batch, out.name)
     model.generation_config = GenerationConfig(eos_token_id=vocabulary.END, pad_token_id=vocabulary.END_OF_TEXT, do_sample=False)
     model.to(torch.bfloat16).save_pretrained(out)
 
 
-def _batches(data: Path, device: str) -> list[Batch]:
+def _batches(data: Path, plan: Plan) -> list[Batch]:
     """Examples of like length together; only answers are learnt."""
     arrays = np.load(data)
     ends = np.cumsum(arrays["lengths"])
     tokens, lengths, prompts = arrays["tokens"], arrays["lengths"], arrays["prompts"]
     out, rows = [], []
     for index in np.argsort(lengths, kind="stable"):
-        if rows and (len(rows) + 1) * lengths[index] > ADAPTER_TOKENS:
-            out.append(_padded(rows, device))
+        if rows and (len(rows) + 1) * lengths[index] > plan.tokens:
+            out.append(_padded(rows, plan.device))
             rows = []
         rows.append((tokens[ends[index] - lengths[index] : ends[index]], prompts[index]))
-    return [*out, _padded(rows, device)]
+    return [*out, _padded(rows, plan.device)]
 
 
 def _padded(rows: list[tuple[np.ndarray, int]], device: str) -> Batch:
@@ -95,13 +104,13 @@ def _padded(rows: list[tuple[np.ndarray, int]], device: str) -> Batch:
     return torch.from_numpy(ids).to(device), torch.from_numpy(labels).to(device)
 
 
-def adapter(base_dir: Path, base_id: str, data: Path, out: Path, rank: int, steps: int, seconds: float, device: str) -> None:
+def adapter(origin: tuple[Path, str], data: Path, out: Path, rank: int, plan: Plan) -> None:
     """Trains a LoRA adapter on all linears and writes its PEFT directory in bf16."""
     torch.manual_seed(rank)
-    model = LlamaForCausalLM.from_pretrained(base_dir, dtype=torch.float32).to(device)
+    model = LlamaForCausalLM.from_pretrained(origin[0], dtype=torch.float32).to(plan.device)
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=LINEARS, task_type="CAUSAL_LM", lora_dropout=0.0)
     tuned = get_peft_model(model, config)
-    batches = _batches(data, device)
+    batches = _batches(data, plan)
     order: list[int] = []
 
     def batch() -> Batch:
@@ -109,10 +118,10 @@ def adapter(base_dir: Path, base_id: str, data: Path, out: Path, rank: int, step
             order.extend(torch.randperm(len(batches)).tolist())
         return batches[order.pop()]
 
-    _run(tuned, steps, seconds, RATES[rank], batch, out.name)
+    _run(tuned, plan, RATES[rank], batch, out.name)
     out.mkdir(parents=True, exist_ok=True)
     state = {k: v.detach().to("cpu", torch.bfloat16).contiguous() for k, v in get_peft_model_state_dict(tuned).items()}
     save_file(state, out / "adapter_model.safetensors", metadata={"format": "pt"})
-    config.base_model_name_or_path = base_id
+    config.base_model_name_or_path = origin[1]
     config.inference_mode = True
     config.save_pretrained(out)

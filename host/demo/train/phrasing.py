@@ -8,8 +8,11 @@ mark) is varied on the pattern, never on the values: what has to be copied stays
 import re
 from random import Random
 
+import words
+
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"<(\w+)>")
+_SPACED = re.compile(r"(<[^<>]*>|\s+|[^\w<>]+)")
 
 _ASKING = set("what what's which who who's when where why how is are do does can should at in on".split())
 
@@ -56,6 +59,27 @@ def _lower(text: str) -> str:
     """Lower case outside slots."""
     parts = re.split(r"(<\w+>)", text)
     return "".join(p if p.startswith("<") else p.lower() for p in parts)
+
+
+def jitter(r: Random, text: str, chance: float) -> str:
+    """Now and then swaps, drops or adds a word outside the slots, so that no single word is relied on."""
+    if r.random() >= chance:
+        return text
+    parts = _SPACED.split(text)
+    for _ in range(r.choice([1, 1, 2])):
+        at = r.randrange(len(parts))
+        if not parts[at].isalpha():
+            continue
+        kind = r.random()
+        if kind < 0.3:
+            parts[at] = words.any_word(r)
+        elif kind < 0.5:
+            parts[at] = parts[at][:-1] or parts[at]
+        elif kind < 0.8:
+            parts[at] += " " + words.any_word(r).lower()
+        elif len(parts) > 3:
+            parts[at] = ""
+    return re.sub(r"  +", " ", "".join(parts))
 
 
 def order(r: Random, pattern: str, slots: dict[str, str]) -> str:

@@ -115,11 +115,11 @@ def _time(r: Random) -> str:
     return r.choice([clock, clock, f"{r.randint(1, 12)} {r.choice(['am', 'pm'])}", f"{r.randint(1, 12)}{r.choice(['am', 'pm'])}", "noon"])
 
 
-def passage(r: Random, layout: str) -> tuple[str, Record]:
+def passage(r: Random, layout: str, noise: float = 0.0) -> tuple[str, Record]:
     """A text and what it says: absent fields are None."""
     values = record(r, layout)
     present, pattern = r.choice(TEXTS[layout])
-    text = phrasing.expand(r, pattern)
+    text = phrasing.jitter(r, phrasing.expand(r, pattern), noise)
     for field, value in values.items():
         shown = str(value)
         text = text.replace(f"<a {field}>", f"{words.article(shown) if shown[0] != '8' else 'an'} {shown}").replace(f"<a {field}>", shown)
@@ -138,14 +138,14 @@ def passage(r: Random, layout: str) -> tuple[str, Record]:
 def example(r: Random) -> tuple[str, str]:
     """A request and its JSON record."""
     layout = r.choices(list(TEXTS), (35, 13, 20, 15, 17))[0]
-    text, values = passage(r, layout)
+    text, values = passage(r, layout, 0.35)
     wanted = list(values)
     if r.random() < 0.3:
         wanted = r.sample(wanted, r.randint(1, len(wanted)))
         listed = wanted[0] if len(wanted) == 1 else ", ".join(wanted[:-1]) + r.choice([" and ", ", "]) + wanted[-1]
-        asked = phrasing.expand(r, r.choice(NAMED)).replace("<f>", listed)
+        asked = phrasing.jitter(r, phrasing.expand(r, r.choice(NAMED)), 0.2).replace("<f>", listed)
     else:
-        asked = phrasing.expand(r, r.choice(ASKS))
+        asked = phrasing.jitter(r, phrasing.expand(r, r.choice(ASKS)), 0.2)
     if r.random() < 0.2:
         asked = asked[0].lower() + asked[1:]
     if r.random() < 0.1:

@@ -101,7 +101,7 @@ def _everyday(r: Random) -> Made:
         arguments[name] = value
         slots[str(index)] = str(value)
     name = r.choice(names.split())
-    pattern = r.choice(wordings)
+    pattern = phrasing.jitter(r, phrasing.expand(r, r.choice(wordings)), 0.12)
     return Made(tool=_tool(r, name, properties, description, {k: k for k in properties}), question=_say(r, pattern, slots), arguments=arguments)
 
 
@@ -131,12 +131,13 @@ def _made_up(r: Random) -> Made:
     if r.random() < 0.4:
         r.shuffle(spoken)
     form = r.choice(["<n> <v>", "<n> <v>", "<n> = <v>", "<n> set to <v>", "<v> as <n>", "<n>: <v>", "a <n> of <v>"])
-    listed = [phrasing.fill(form, {"n": n.replace("_", " "), "v": v}) for n, v in spoken]
+    slots = {f"v{i}": value for i, (_, value) in enumerate(spoken)}
+    listed = [phrasing.fill(form, {"n": name, "v": f"<v{i}>"}) for i, (name, _) in enumerate(spoken)]
     tail = (" " + r.choice(["with", "using", "with", "at", "for"]) + " " + r.choice([" and ", ", "]).join(listed)) if listed else ""
     pattern = r.choice([f"{verb} the {noun}", f"{verb} [a|the|my|our|this] {noun}", f"{verb} {noun}"]) + tail
     name = r.choice([f"{verb}_{noun}", f"{verb}_{noun}", f"{verb}_{noun}", f"{noun}_{verb}", f"{verb}{noun.capitalize()}"])
     required = {k: k for k in arguments}
-    return Made(tool=_tool(r, name, properties, f"{verb.capitalize()} the {noun}", required), question=phrasing.order(r, pattern, {}), arguments=dict(arguments))
+    return Made(tool=_tool(r, name, properties, f"{verb.capitalize()} the {noun}", required), question=phrasing.order(r, pattern, slots), arguments=dict(arguments))
 
 
 def _tool(r: Random, name: str, properties: Values, description: str, required: Values) -> Tool:
@@ -168,7 +169,7 @@ def example(r: Random) -> tuple[str, str, list[Tool]]:
         taken = [name, *(o["function"]["name"] for o in others)]
         if not any(_alike(other["function"]["name"], t) for t in taken):
             others.append(other)
-    if others and r.random() < 0.06:
+    if others and r.random() < 0.1:
         return wanted["question"], NO_TOOL, others
     tools = [wanted["tool"], *others]
     r.shuffle(tools)

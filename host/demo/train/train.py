@@ -21,8 +21,9 @@ import corpus
 import talk
 import vocabulary
 
-RANKS = {"sql": 64, "tools": 16, "math": 8, "extract": 4}
-OTHER_RANK = 8
+RANKS = {"tools": 64, "sql": 16, "math": 8, "extract": 4}
+STEPS = {"tools": 4000, "sql": 2600, "math": 2600, "extract": 2600}
+OTHER_RANK, OTHER_STEPS = 8, 500
 BASE_ID, OTHER_ID = "switchyard-demo", "switchyard-demo-b"
 TEMPLATE = Path(__file__).with_name("chat_template.jinja")
 
@@ -34,14 +35,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--base", type=Path, help="a trained base to keep")
     parser.add_argument("--only", default=",".join(RANKS), help="adapters to train")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--tokens", type=int, default=49_152, help="of a step of the base; an adapter's has a third")
     parser.add_argument("--cores", type=int, default=15)
     parser.add_argument("--documents", type=int, default=360_000)
     parser.add_argument("--examples", type=int, default=150_000)
     parser.add_argument("--held-out", type=int, default=500)
-    parser.add_argument("--base-steps", type=int, default=4500)
-    parser.add_argument("--base-seconds", type=float, default=150)
+    parser.add_argument("--base-steps", type=int, default=3800)
+    parser.add_argument("--base-seconds", type=float, default=120)
     parser.add_argument("--adapter-steps", type=int, default=4000)
-    parser.add_argument("--adapter-seconds", type=float, default=170)
+    parser.add_argument("--adapter-seconds", type=float, default=200)
     parser.add_argument("--skip-other", action="store_true", help="no second base")
     return parser.parse_args()
 
@@ -61,7 +63,8 @@ def write_tokenizer(directory: Path) -> None:
 def _base(stream: Path, out: Path, seed: int, options: argparse.Namespace, share: float) -> None:
     import fit
 
-    fit.base(stream, out, seed, max(1, int(options.base_steps * share)), options.base_seconds, options.device)
+    steps = max(1, int(options.base_steps * share))
+    fit.base(stream, out, seed, fit.Plan(steps, options.base_seconds, options.tokens, options.device))
 
 
 def _adapter(base: Path, base_id: str, task: str, rank: int, out: Path, work: Path, options: argparse.Namespace) -> None:
@@ -69,7 +72,11 @@ def _adapter(base: Path, base_id: str, task: str, rank: int, out: Path, work: Pa
     import fit
 
     data = work / f"{task}.npz"
-    fit.adapter(base, base_id, data, out, rank, options.adapter_steps, options.adapter_seconds, options.device)
+    longest = STEPS[task] if base_id == BASE_ID else OTHER_STEPS
+    plan = fit.Plan(min(longest, options.adapter_steps), options.adapter_seconds, options.tokens // 3, options.device)
+    fit.adapter((base, base_id), data, out, rank, plan)
+    if base_id != BASE_ID:
+        return
     model = evaluate.load(base, out, options.device)
     result = evaluate.score(model, base, task, data, options.held_out, options.device) | {"rank": rank}
     (work / f"{out.name}.json").write_text(json.dumps(result, indent=1))
