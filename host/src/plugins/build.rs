@@ -52,7 +52,7 @@ pub struct Built {
 #[derive(Debug, Error)]
 pub enum BuildError {
     /// A file or a program could not be used.
-    #[error("{path}: {error}", path = path.display())]
+    #[error("{}: {error}", .path.display())]
     Io {
         /// The file or the program.
         path: PathBuf,
@@ -67,7 +67,7 @@ pub enum BuildError {
     )]
     NoToolchain,
     /// Cargo refused; its own messages went to standard error.
-    #[error("{dir}: cargo {command} failed, see above", dir = dir.display())]
+    #[error("{}: cargo {command} failed, see above", .dir.display())]
     Cargo {
         /// The crate.
         dir: PathBuf,
@@ -76,17 +76,16 @@ pub enum BuildError {
     },
     /// The crate makes no core module.
     #[error(
-        "{dir}: no library for {TARGET} came out of this crate; \
+        "{}: no library for {TARGET} came out of this crate; \
          its Cargo.toml needs `[lib] crate-type = [\"cdylib\"]`",
-        dir = dir.display()
+        .dir.display()
     )]
     NotAPlugin {
         /// The crate.
         dir: PathBuf,
     },
     /// The core module is no plugin.
-    #[error("{module}: not a plugin, is `switchyard_plugin::export!` missing? {reason}",
-        module = module.display())]
+    #[error("{}: no plugin, is `switchyard_plugin::export!` missing? {reason}", .module.display())]
     Encode {
         /// The core module.
         module: PathBuf,
@@ -94,7 +93,7 @@ pub enum BuildError {
         reason: String,
     },
     /// The list of committed components is broken.
-    #[error("{path}: {reason}", path = path.display())]
+    #[error("{}: {reason}", .path.display())]
     Manifest {
         /// The list.
         path: PathBuf,
@@ -102,7 +101,7 @@ pub enum BuildError {
         reason: String,
     },
     /// One output file can't hold several components.
-    #[error("--out names one file, but {dir} holds several components", dir = dir.display())]
+    #[error("--out names one file, but {} holds several components", .dir.display())]
     ManyForOne {
         /// The directory.
         dir: PathBuf,
@@ -232,8 +231,8 @@ fn run(cargo: &mut Command, dir: &Path, command: &'static str) -> Result<Output,
 /// Makes a component of a core module that carries its own description.
 fn encode(module: &Path) -> Result<Vec<u8>, BuildError> {
     let core = fs::read(module).map_err(BuildError::io(module))?;
-    let mut encoder = ComponentEncoder::default().validate(true);
-    let encoded = encoder.module(&core).and_then(|encoder| encoder.encode());
+    let encoder = ComponentEncoder::default().validate(true).module(&core);
+    let encoded = encoder.and_then(|mut encoder| encoder.encode());
     encoded.map_err(|error| BuildError::Encode {
         module: module.to_owned(),
         reason: format!("{error:#}"),
