@@ -1,0 +1,85 @@
+//! One measurement, and the JSON line that it is printed as.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{AdapterMode, BenchArgs, floor, workload::Workload};
+
+/// Times of one batch size in one adapter mode.
+pub(super) struct Measurement {
+    pub(super) mode: AdapterMode,
+    pub(super) batch: usize,
+    /// A run that draws one token.
+    pub(super) prefill: Duration,
+    /// A run that draws all tokens.
+    pub(super) total: Duration,
+    /// Bytes of all adapters in the batch.
+    pub(super) adapter_bytes: usize,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    model: &'a str,
+    engine: &'static str,
+    mode: &'static str,
+    #[serde(rename = "B")]
+    batch: usize,
+    prefill_ms: f64,
+    total_s: f64,
+    step_ms: f64,
+    decode_tps: f64,
+    byte_floor_ms: f64,
+    efficiency: f64,
+    distinct_adapter_bytes: usize,
+    rank: u32,
+    prompt: u32,
+    output: u32,
+    dtype: &'static str,
+    threads: usize,
+    isa: &'static str,
+    read_gb_s: f64,
+}
+
+impl Measurement {
+    pub(super) fn line(
+        &self,
+        workload: &Workload,
+        args: &BenchArgs,
+        read_bandwidth: f64,
+    ) -> String {
+        let (config, dtype) = (&workload.config, workload.dtype);
+        let steps = f64::from(args.output - 1);
+        let step_ms = (self.total.as_secs_f64() - self.prefill.as_secs_f64()) / steps * 1e3;
+        let tokens = f64::from(args.prompt) + f64::from(args.output) / 2.0;
+        let bytes = (floor::weight_bytes(config, dtype) + self.adapter_bytes) as f64
+            + self.batch as f64 * floor::kv_bytes(config, dtype, tokens);
+        let byte_floor_ms = bytes / read_bandwidth * 1e3;
+        let line = Line {
+            model: &args.model,
+            engine: "switchyard",
+            mode: self.mode.name(),
+            batch: self.batch,
+            prefill_ms: round(self.prefill.as_secs_f64() * 1e3, 1),
+            total_s: round(self.total.as_secs_f64(), 3),
+            step_ms: round(step_ms, 3),
+            decode_tps: round(self.batch as f64 / step_ms * 1e3, 1),
+            byte_floor_ms: round(byte_floor_ms, 3),
+            efficiency: round(byte_floor_ms / step_ms, 3),
+            distinct_adapter_bytes: self.adapter_bytes,
+            rank: args.rank,
+            prompt: args.prompt,
+            output: args.output,
+            dtype: dtype.name(),
+            threads: workload.threads,
+            isa: workload.isa.name(),
+            read_gb_s: round(read_bandwidth / 1e9, 1),
+        };
+        serde_json::to_string(&line).expect("numbers and strings always serialise")
+    }
+}
+
+fn round(value: f64, digits: i32) -> f64 {
+    let scale = 10f64.powi(digits);
+    (value * scale).round() / scale
+}
