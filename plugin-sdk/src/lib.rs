@@ -22,8 +22,9 @@
 //! ```
 //!
 //! The ABI itself is `wit/plugin.wit`; `README.md` tells how a plugin lives, what limits it has and
-//! how it is built. Calls to the host ([`log`], [`tokenizer`], [`adapters`], [`prompt`]) work inside
-//! the host only: keep what decides in functions that take their answers, and test those natively.
+//! how it is built. Calls to the host ([`log`], [`tokenizer`], [`adapters`], [`prompt`]) work
+//! inside the host only: keep what decides in functions that take their answers, and test those
+//! natively.
 
 #[doc(hidden)]
 pub mod bindings;

@@ -3,6 +3,9 @@
 //! marker is held: the longest end of the text that begins one. So any chunking gives the same
 //! pieces once neighbouring texts are joined.
 
+#[cfg(test)]
+mod tests;
+
 /// A piece of the scanned text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
@@ -15,7 +18,7 @@ pub enum Piece<'a> {
 /// Text on its way in, read piece by piece.
 ///
 /// Each call of [`Scanner::next`] says which markers count now, so a state machine can ask for
-/// others after each marker that it meets. Of markers that begin at the same place the longest wins.
+/// others after each marker that it meets. Of markers that begin at one place the longest wins.
 #[derive(Debug, Default)]
 pub struct Scanner {
     text: String,

@@ -3,6 +3,9 @@
 //! handed out as written; brackets must match and text outside of strings must be made of JSON's
 //! characters, so prose after a broken call is noticed at once.
 
+#[cfg(test)]
+mod tests;
+
 /// Brackets open at the same time, at most.
 pub const DEPTH_MAX: usize = 128;
 

@@ -22,10 +22,12 @@ use switchyard_plugin::{
     Tool, tokenizer,
 };
 
+mod prompt;
 mod python_json;
 #[cfg(test)]
 mod tests;
 
+use prompt::Prompt;
 use python_json::{python, quoted};
 
 /// The plugin's configuration.
@@ -37,43 +39,6 @@ struct ChatMl {
     think: bool,
     /// Put into `ext` of every prompt, so that one can see which configuration made it.
     stamp: Option<String>,
-}
-
-/// The prompt so far; text is joined until a special token comes.
-#[derive(Default)]
-struct Prompt {
-    segments: Vec<Segment>,
-    text: String,
-}
-
-impl Prompt {
-    fn special(&mut self, token: &str) {
-        self.flush();
-        self.segments.push(Segment::Special(token.to_owned()));
-    }
-
-    fn flush(&mut self) {
-        if !self.text.is_empty() {
-            self.segments.push(Segment::Text(std::mem::take(&mut self.text)));
-        }
-    }
-
-    fn begin(&mut self, role: &str) {
-        self.special("<|im_start|>");
-        self.text.push_str(role);
-        self.text.push('\n');
-    }
-
-    fn end(&mut self) {
-        self.special("<|im_end|>");
-        self.text.push('\n');
-    }
-
-    fn turn(&mut self, role: &str, content: &str) {
-        self.begin(role);
-        self.text.push_str(content);
-        self.end();
-    }
 }
 
 /// The system turn's text: what the operator says, then the tools.
@@ -104,7 +69,7 @@ fn tool_line(tool: &Tool) -> Result<String, PluginError> {
 }
 
 /// The assistant's own turn: what it said, then what it called.
-/// Arguments that are not JSON (a call cut short) are shown as the string they are.
+/// Arguments that are not JSON (a call cut short) are shown as they are.
 fn assistant_text(message: &Message) -> String {
     let mut text = message.content.clone();
     for call in &message.tool_calls {
@@ -112,7 +77,7 @@ fn assistant_text(message: &Message) -> String {
             text.push('\n');
         }
         let name = quoted(&call.name);
-        let arguments = python(&call.arguments).unwrap_or_else(|_| quoted(&call.arguments));
+        let arguments = python(&call.arguments).unwrap_or_else(|_| call.arguments.clone());
         text.push_str(&format!(
             "<tool_call>\n{{\"name\": {name}, \"arguments\": {arguments}}}\n</tool_call>"
         ));
@@ -142,10 +107,9 @@ impl ChatMl {
         }
         if input.add_generation_prompt {
             prompt.begin("assistant");
-            prompt.text.push_str(if self.think { "<think>\n" } else { "" });
+            prompt.text(if self.think { "<think>\n" } else { "" });
         }
-        prompt.flush();
-        Ok(prompt.segments)
+        Ok(prompt.finish())
     }
 }
 
