@@ -63,36 +63,48 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send,
     drain_timeout: Duration,
 ) -> io::Result<()> {
-    let admission = Admission::default();
-    let router = router(App { host, admission: admission.clone() });
-    let (stop, stopped) = oneshot::channel::<()>();
-    let listener = listener.tap_io(|connection| {
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "a connection keeps its send delay");
+    let app = App { host, admission: Admission::default() };
+    app.serve(listener, shutdown, drain_timeout).await
+}
+
+impl App {
+    async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send,
+        drain_timeout: Duration,
+    ) -> io::Result<()> {
+        let admission = self.admission.clone();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let listener = listener.tap_io(|connection| {
+            if let Err(error) = connection.set_nodelay(true) {
+                tracing::debug!(%error, "a connection keeps its send delay");
+            }
+        });
+        // The sender is dropped rather than used: both resolve the receiver.
+        let stopped = async move { drop(stopped.await) };
+        let server = axum::serve(listener, router(self)).with_graceful_shutdown(stopped);
+        let mut server = pin!(server.into_future());
+        tokio::select! {
+            ended = &mut server => return ended,
+            () = shutdown => {}
         }
-    });
-    // The sender is dropped rather than used: both resolve the receiver.
-    let stopped = async move { drop(stopped.await) };
-    let server = axum::serve(listener, router).with_graceful_shutdown(stopped);
-    let mut server = pin!(server.into_future());
-    tokio::select! {
-        ended = &mut server => return ended,
-        () = shutdown => {}
-    }
-    tracing::info!(running = admission.running(), "draining");
-    admission.drain();
-    let deadline = Instant::now() + drain_timeout;
-    tokio::select! {
-        ended = &mut server => return ended,
-        idle = timeout_at(deadline, admission.idle()) => {
-            if idle.is_err() {
-                tracing::warn!(running = admission.running(), "drain timeout: requests are cut");
+        tracing::info!(running = admission.running(), "draining");
+        admission.drain();
+        let deadline = Instant::now() + drain_timeout;
+        tokio::select! {
+            ended = &mut server => return ended,
+            idle = timeout_at(deadline, admission.idle()) => {
+                if idle.is_err() {
+                    let running = admission.running();
+                    tracing::warn!(running, "drain timeout: requests are cut");
+                }
             }
         }
+        drop(stop);
+        // Connections that still send past this are cut with the runtime.
+        timeout_at(deadline.min(Instant::now() + FLUSH), server).await.unwrap_or(Ok(()))
     }
-    drop(stop);
-    // Connections that still send past this are cut with the runtime.
-    timeout_at(deadline.min(Instant::now() + FLUSH), server).await.unwrap_or(Ok(()))
 }
 
 fn router(app: App) -> Router {
