@@ -69,7 +69,7 @@ fn check_rows_alone(rig: &mut Rig<'_>, case: &Case, together: &[Output]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn operations_match_the_reference(seed: u64) {

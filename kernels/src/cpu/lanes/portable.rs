@@ -8,7 +8,7 @@ use super::Lanes;
 #[derive(Clone, Copy)]
 pub(in super::super) struct Portable;
 
-const COUNT: usize = 8;
+const COUNT: usize = 4;
 
 #[inline(always)]
 fn map(a: [f32; COUNT], b: [f32; COUNT], f: impl Fn(f32, f32) -> f32) -> [f32; COUNT] {
@@ -21,7 +21,7 @@ fn map(a: [f32; COUNT], b: [f32; COUNT], f: impl Fn(f32, f32) -> f32) -> [f32; C
 
 impl Lanes for Portable {
     const COUNT: usize = COUNT;
-    const REGISTERS: usize = 8;
+    const REGISTERS: usize = 16;
     type V = [f32; COUNT];
 
     #[inline(always)]
@@ -79,8 +79,7 @@ impl Lanes for Portable {
 
     #[inline(always)]
     fn sum(self, a: Self::V) -> f32 {
-        let [a0, a1, a2, a3, a4, a5, a6, a7] = a;
-        ((a0 + a4) + (a2 + a6)) + ((a1 + a5) + (a3 + a7))
+        (a[0] + a[2]) + (a[1] + a[3])
     }
 
     #[inline(always)]
