@@ -136,8 +136,7 @@ impl Site {
     /// A greedy chat of one turn.
     fn chat(&self, fields: Value) -> Reply {
         let messages = json!([{"role": "user", "content": "one two"}]);
-        let body =
-            json!({"model": BASE, "messages": messages, "temperature": 0, "max_tokens": 24});
+        let body = json!({"model": BASE, "messages": messages, "temperature": 0, "max_tokens": 24});
         self.post("/v1/chat/completions", &merged(body, fields))
     }
 
