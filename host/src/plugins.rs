@@ -7,6 +7,7 @@
 //! else: the host drops the guest's store after any fault and every call gets an unused guest.
 
 mod bindings;
+pub mod build;
 mod deadline;
 mod engine;
 mod events;

@@ -24,7 +24,7 @@ const TICK: Duration = Duration::from_millis(1);
 /// Ticks without a running guest before the ticker sleeps.
 const IDLE_TICKS: u32 = 100;
 /// The longest any call may take by the clock on the wall.
-pub(super) const WALL_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const WALL_LIMIT: Duration = Duration::from_secs(30);
 
 /// When the running call has to end. Belongs to the thread that started it.
 pub(super) struct Deadline {

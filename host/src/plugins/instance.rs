@@ -21,7 +21,7 @@ use super::{
 
 /// CPU time of `describe`, `configure` and `self-test`: they run ahead of requests, and a large
 /// configuration or an interpreter needs it.
-const SETUP_LIMIT: Duration = Duration::from_secs(2);
+const SETUP_LIMIT: Duration = Duration::from_millis(500);
 
 /// Everything that instances of one plugin generation have in common.
 pub(super) struct Blueprint {

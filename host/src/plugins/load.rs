@@ -89,9 +89,8 @@ fn role(exports: &[&str]) -> Result<PluginRole, String> {
 
 fn check_import(import: &str, role: PluginRole, grant_prompt: bool) -> Result<(), String> {
     let Some(name) = interface(import) else {
-        return Err(format!(
-            "imports {import}, which this host does not have: a plugin may only import {PACKAGE}*@{VERSION}x"
-        ));
+        let remedy = format!("a plugin may import {PACKAGE}*@{VERSION}x only");
+        return Err(format!("imports {import}, which this host does not have: {remedy}"));
     };
     if imports::allowed(role, grant_prompt).contains(&name) {
         return Ok(());

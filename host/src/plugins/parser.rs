@@ -131,7 +131,7 @@ impl Stream {
         Ok(Self { instance, handle, order })
     }
 
-    fn feed(&mut self, tokens: Vec<u32>, text: String) -> Result<Vec<Event>, FaultKind> {
+    pub(super) fn feed(&mut self, tokens: Vec<u32>, text: String) -> Result<Vec<Event>, FaultKind> {
         let (handle, chunk) = (self.handle, wit::Chunk { tokens, text });
         let events = self.instance.call(|store, guest| match guest {
             RoleGuest::Parser(guest) => guest.parse().call_feed(store, handle, &chunk),

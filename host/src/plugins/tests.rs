@@ -1,5 +1,6 @@
 //! Real components through the real host.
 
+mod costs;
 mod faults;
 mod first_party;
 mod loading;

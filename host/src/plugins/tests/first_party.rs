@@ -110,7 +110,10 @@ fn the_parser_finds_thoughts_and_calls_in_any_chunking() {
     let parser = load(plugin_path("parser-hermes"), json!({}));
     let whole = joined(parse(&parser, &[CALL]));
     assert!(whole.contains(&Event::Reasoning("Rome, then.".into())), "{whole:?}");
-    let begins = |event: &&Event| matches!(event, Event::ToolBegin { index: 0, name, .. } if name == "get_weather");
+    let begins = |event: &&Event| match event {
+        Event::ToolBegin { index, name, .. } => (*index, name.as_str()) == (0, "get_weather"),
+        _ => false,
+    };
     assert_eq!(whole.iter().filter(begins).count(), 1, "{whole:?}");
     assert_eq!(whole.last(), Some(&Event::ToolEnd(0)));
     for cut in (1..CALL.len()).step_by(3) {
