@@ -3,7 +3,10 @@
 //! Every function counts against the call's budget; all answer from the [`Sandbox`] alone, so
 //! none waits for anything.
 
-use std::{sync::atomic::Ordering, time::Instant};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use wasmtime::{
     Engine, Result,
@@ -15,6 +18,7 @@ use super::{
     bindings::switchyard::plugin::{adapters, config, log, prompt, tokenizer, types},
     fault::guest_text,
     messages,
+    router::RouteScope,
     sandbox::Sandbox,
 };
 use crate::{adapters::AdapterLease, chat::Role};
@@ -113,8 +117,8 @@ impl adapters::Host for Sandbox {
 
     fn get(&mut self, name: String) -> Result<Option<adapters::Adapter>> {
         self.host_call()?;
-        let lease = self.scope.as_ref().and_then(|scope| scope.catalogue.get(&name));
-        Ok(lease.as_ref().map(adapter))
+        let Some(scope) = &self.scope else { return Ok(None) };
+        Ok(scope.catalogue.get(&name).map(|lease| adapter(&lease, scope)))
     }
 
     fn find(&mut self, tag: types::Kv, limit: u32) -> Result<Vec<adapters::Adapter>> {
@@ -124,18 +128,27 @@ impl adapters::Host for Sandbox {
             lease.tags.iter().any(|(key, value)| *key == tag.key && *value == tag.value)
         };
         let limit = limit.min(FIND_MAX) as usize;
-        Ok(scope.catalogue.iter().filter(tagged).take(limit).map(adapter).collect())
+        Ok(scope
+            .catalogue
+            .iter()
+            .filter(tagged)
+            .take(limit)
+            .map(|lease| adapter(lease, scope))
+            .collect())
     }
 }
 
-fn adapter(lease: &AdapterLease) -> adapters::Adapter {
+fn adapter(lease: &AdapterLease, scope: &RouteScope) -> adapters::Adapter {
     let resident = lease.image.resident.load(Ordering::Relaxed);
+    // The catalogue holds the image once and the engine's pool once; sequences hold the others.
+    let held = 1 + usize::from(resident);
+    let in_flight = Arc::strong_count(&lease.image).saturating_sub(held);
     adapters::Adapter {
         name: lease.name.clone(),
-        base_model: String::new(),
+        base_model: scope.base_model.clone(),
         rank: lease.image.rank,
         residency: if resident { adapters::Residency::Device } else { adapters::Residency::Host },
-        in_flight: 0,
+        in_flight: u32::try_from(in_flight).unwrap_or(u32::MAX),
         tags: messages::pairs(&lease.tags),
     }
 }

@@ -23,6 +23,8 @@ pub struct RouteRequest {
     pub request_id: String,
     /// The model as the client wrote it.
     pub model: String,
+    /// The base model's id.
+    pub base_model: String,
     /// Who asks, if the host knows.
     pub tenant: Option<String>,
     /// The route's path.
@@ -70,6 +72,7 @@ pub enum Decision {
 
 /// What host functions may tell a router about the request in hand.
 pub(super) struct RouteScope {
+    pub(super) base_model: String,
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) messages: Arc<[Message]>,
 }
@@ -88,7 +91,11 @@ pub(super) fn route(instance: &mut Instance, request: RouteRequest) -> Result<De
         streaming: request.streaming,
         ext: Vec::new(),
     };
-    instance.set_scope(RouteScope { catalogue: request.catalogue, messages: request.messages });
+    instance.set_scope(RouteScope {
+        base_model: request.base_model,
+        catalogue: request.catalogue,
+        messages: request.messages,
+    });
     let answer = instance.call(|store, guest| match guest {
         RoleGuest::Router(guest) => guest.call_route(store, &asked).map(Some),
         RoleGuest::Template(_) | RoleGuest::Parser(_) => Ok(None),
