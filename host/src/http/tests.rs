@@ -37,7 +37,8 @@ use crate::{
 const BASE: &str = "base-f32";
 /// An adapter of the golden model.
 const ADAPTER: &str = "r8";
-const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n\
+const TEMPLATE: &str = "{% for m in messages %}\
+    <|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n\
     {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 fn golden(path: &str) -> PathBuf {
