@@ -1,6 +1,8 @@
 //! Every operation on every path of this machine against the reference, and every path against
 //! itself: rows alone and among others, one thread and several, chunked and whole.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
 mod case;
 mod matmul;
 mod random;

@@ -8,7 +8,7 @@ use super::Lanes;
 #[derive(Clone, Copy)]
 pub(in super::super) struct Portable;
 
-const COUNT: usize = 4;
+const COUNT: usize = 8;
 
 #[inline(always)]
 fn map(a: [f32; COUNT], b: [f32; COUNT], f: impl Fn(f32, f32) -> f32) -> [f32; COUNT] {
@@ -21,7 +21,7 @@ fn map(a: [f32; COUNT], b: [f32; COUNT], f: impl Fn(f32, f32) -> f32) -> [f32; C
 
 impl Lanes for Portable {
     const COUNT: usize = COUNT;
-    const REGISTERS: usize = 16;
+    const REGISTERS: usize = 8;
     type V = [f32; COUNT];
 
     #[inline(always)]
@@ -79,7 +79,7 @@ impl Lanes for Portable {
 
     #[inline(always)]
     fn sum(self, a: Self::V) -> f32 {
-        (a[0] + a[2]) + (a[1] + a[3])
+        ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
     }
 
     #[inline(always)]
