@@ -14,7 +14,9 @@ def dumps(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def function(name: str, parameters: dict[str, Any], description: str | None = None) -> dict[str, Any]:
+def function(
+    name: str, parameters: dict[str, Any], description: str | None = None
+) -> dict[str, Any]:
     """A tool in OpenAI's form."""
     body: dict[str, Any] = {"name": name}
     if description:
@@ -50,7 +52,9 @@ def _message(message: Message) -> str:
     for item in message.get("tool_calls", []):
         made = item["function"]
         arguments = made["arguments"]
-        parts.append(call(made["name"], json.loads(arguments) if isinstance(arguments, str) else arguments))
+        parts.append(
+            call(made["name"], json.loads(arguments) if isinstance(arguments, str) else arguments)
+        )
     return turn(message["role"], "\n".join(parts))
 
 

@@ -75,9 +75,13 @@ def examples(pool: Pool, directory: Path, task: str, count: int, path: Path) -> 
     """Writes the examples of a task: tokens, their lengths, the prompts' lengths and hashes."""
     jobs = [(SEEDS[task] * 10**6 + i, task, str(directory)) for i in range(count // CHUNK)]
     made = _spread(pool, _examples, jobs)
-    np.savez(path, tokens=np.concatenate([np.array(m[0], np.int16) for m in made]),
-             lengths=np.array([len(m[0]) for m in made]), prompts=np.array([m[1] for m in made]),
-             hashes=np.array([m[2] for m in made]))
+    np.savez(
+        path,
+        tokens=np.concatenate([np.array(m[0], np.int16) for m in made]),
+        lengths=np.array([len(m[0]) for m in made]),
+        prompts=np.array([m[1] for m in made]),
+        hashes=np.array([m[2] for m in made]),
+    )
 
 
 def held_out(task: str, count: int, seen: set[int]) -> list[Sample]:

@@ -32,16 +32,24 @@ class Plan:
     device: str
 
 
-def _run(model: torch.nn.Module, plan: Plan, rate: float, batch: Callable[[], Batch], label: str) -> None:
-    """AdamW with warm-up and a cosine that ends after the plan's steps or seconds, whichever is first."""
+def _run(
+    model: torch.nn.Module, plan: Plan, rate: float, batch: Callable[[], Batch], label: str
+) -> None:
+    """AdamW, warm-up, a cosine that ends after the plan's steps or seconds, whichever is first."""
     weights = [p for p in model.parameters() if p.requires_grad]
     cuda = weights[0].is_cuda
-    optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.01, betas=(0.9, 0.98), fused=cuda)
+    optimizer = torch.optim.AdamW(
+        weights, lr=rate, weight_decay=0.01, betas=(0.9, 0.98), fused=cuda
+    )
     model.train()
     start, step, progress, loss = time.time(), 0, 0.0, torch.zeros(())
     while progress < 1:
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / 100) * max(0.02, 0.5 * (1 + math.cos(math.pi * progress)))
+            group["lr"] = (
+                rate
+                * min(1, (step + 1) / 100)
+                * max(0.02, 0.5 * (1 + math.cos(math.pi * progress)))
+            )
         ids, labels = batch()
         with torch.autocast("cuda" if cuda else "cpu", torch.bfloat16):
             loss = model(input_ids=ids, labels=labels).loss
@@ -51,32 +59,52 @@ def _run(model: torch.nn.Module, plan: Plan, rate: float, batch: Callable[[], Ba
         optimizer.zero_grad(set_to_none=True)
         step += 1
         if step % 1000 == 0:
-            print(f"  {label}: step {step} loss {loss.item():.4f} after {time.time() - start:.0f} s", flush=True)
+            print(
+                f"  {label}: step {step} loss {loss.item():.4f} after {time.time() - start:.0f} s",
+                flush=True,
+            )
         elif step % 10 == 0 and cuda:
             torch.cuda.synchronize()
         progress = max(step / plan.steps, (time.time() - start) / plan.seconds)
-    print(f"  {label}: {step} of {plan.steps} steps, loss {loss.item():.4f}, {time.time() - start:.0f} s", flush=True)
+    print(
+        f"  {label}: {step} of {plan.steps} steps, loss {loss.item():.4f}, "
+        f"{time.time() - start:.0f} s",
+        flush=True,
+    )
 
 
 def base(stream: Path, out: Path, seed: int, plan: Plan) -> None:
     """Trains a base from nothing and writes its HF directory in bf16."""
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=vocabulary.SIZE, hidden_size=192, intermediate_size=512, num_hidden_layers=5,
-        num_attention_heads=6, num_key_value_heads=2, max_position_embeddings=MAX_POSITIONS, tie_word_embeddings=True,
-        bos_token_id=None, eos_token_id=vocabulary.END, pad_token_id=vocabulary.END_OF_TEXT)
+        vocab_size=vocabulary.SIZE,
+        hidden_size=192,
+        intermediate_size=512,
+        num_hidden_layers=5,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        max_position_embeddings=MAX_POSITIONS,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=vocabulary.END,
+        pad_token_id=vocabulary.END_OF_TEXT,
+    )
     model = LlamaForCausalLM(config).to(plan.device)
     print(f"  {out.name}: {sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
     tokens = torch.from_numpy(np.load(stream)).to(plan.device)
     rows = torch.arange(WINDOW, device=plan.device)
 
     def batch() -> Batch:
-        starts = torch.randint(0, len(tokens) - WINDOW, (plan.tokens // WINDOW, 1), device=plan.device)
+        starts = torch.randint(
+            0, len(tokens) - WINDOW, (plan.tokens // WINDOW, 1), device=plan.device
+        )
         ids = tokens[starts + rows].long()
         return ids, ids
 
     _run(model, plan, 2e-3, batch, out.name)
-    model.generation_config = GenerationConfig(eos_token_id=vocabulary.END, pad_token_id=vocabulary.END_OF_TEXT, do_sample=False)
+    model.generation_config = GenerationConfig(
+        eos_token_id=vocabulary.END, pad_token_id=vocabulary.END_OF_TEXT, do_sample=False
+    )
     model.to(torch.bfloat16).save_pretrained(out)
 
 
@@ -108,7 +136,9 @@ def adapter(origin: tuple[Path, str], data: Path, out: Path, rank: int, plan: Pl
     """Trains a LoRA adapter on all linears and writes its PEFT directory in bf16."""
     torch.manual_seed(rank)
     model = LlamaForCausalLM.from_pretrained(origin[0], dtype=torch.float32).to(plan.device)
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=LINEARS, task_type="CAUSAL_LM", lora_dropout=0.0)
+    config = LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules=LINEARS, task_type="CAUSAL_LM", lora_dropout=0.0
+    )
     tuned = get_peft_model(model, config)
     batches = _batches(data, plan)
     order: list[int] = []
@@ -120,7 +150,10 @@ def adapter(origin: tuple[Path, str], data: Path, out: Path, rank: int, plan: Pl
 
     _run(tuned, plan, RATES[rank], batch, out.name)
     out.mkdir(parents=True, exist_ok=True)
-    state = {k: v.detach().to("cpu", torch.bfloat16).contiguous() for k, v in get_peft_model_state_dict(tuned).items()}
+    state = {
+        k: v.detach().to("cpu", torch.bfloat16).contiguous()
+        for k, v in get_peft_model_state_dict(tuned).items()
+    }
     save_file(state, out / "adapter_model.safetensors", metadata={"format": "pt"})
     config.base_model_name_or_path = origin[1]
     config.inference_mode = True

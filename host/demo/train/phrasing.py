@@ -14,19 +14,74 @@ _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"<(\w+)>")
 _SPACED = re.compile(r"(<[^<>]*>|\s+|[^\w<>]+)")
 
-_ASKING = set("what what's which who who's when where why how is are do does can should at in on".split())
+_ASKING = set(
+    "what what's which who who's when where why how is are do does can should at in on".split()
+)
 
 ORDERS = [
-    "{}", "{}", "{}", "{}", "{}", "please {}", "Please {}", "{} please", "{}, please", "can you {}?",
-    "Can you {}?", "Could you {}?", "could you please {}?", "Would you {}?", "I want you to {}", "I need you to {}",
-    "Hey, {}", "Hi! {}", "Hello, {}", "Now {}", "ok, {}", "Ok now {}", "Would you mind to {}?", "Kindly {}",
-    "Help me {}", "Can you please {}?", "Go ahead and {}", "I'd like you to {}", "{} for me", "{} now",
-    "Can u {}?", "pls {}", "{}, thanks", "{} Thank you!", "Quick: {}", "you should {}", "Try to {}",
+    "{}",
+    "{}",
+    "{}",
+    "{}",
+    "{}",
+    "please {}",
+    "Please {}",
+    "{} please",
+    "{}, please",
+    "can you {}?",
+    "Can you {}?",
+    "Could you {}?",
+    "could you please {}?",
+    "Would you {}?",
+    "I want you to {}",
+    "I need you to {}",
+    "Hey, {}",
+    "Hi! {}",
+    "Hello, {}",
+    "Now {}",
+    "ok, {}",
+    "Ok now {}",
+    "Would you mind to {}?",
+    "Kindly {}",
+    "Help me {}",
+    "Can you please {}?",
+    "Go ahead and {}",
+    "I'd like you to {}",
+    "{} for me",
+    "{} now",
+    "Can u {}?",
+    "pls {}",
+    "{}, thanks",
+    "{} Thank you!",
+    "Quick: {}",
+    "you should {}",
+    "Try to {}",
 ]
 QUESTIONS = [
-    "{}", "{}", "{}", "{}", "{}", "{}", "Tell me: {}", "Hi, {}", "Hey, {}", "Hello! {}", "please tell me {}",
-    "Quick question: {}", "So, {}", "I'd like to know: {}", "Do you know {}", "can you tell me {}", "Question: {}",
-    "{} Thanks!", "Could you tell me {}", "Ok, {}", "And {}", "I wonder {}", "now, {}", "i need to know {}",
+    "{}",
+    "{}",
+    "{}",
+    "{}",
+    "{}",
+    "{}",
+    "Tell me: {}",
+    "Hi, {}",
+    "Hey, {}",
+    "Hello! {}",
+    "please tell me {}",
+    "Quick question: {}",
+    "So, {}",
+    "I'd like to know: {}",
+    "Do you know {}",
+    "can you tell me {}",
+    "Question: {}",
+    "{} Thanks!",
+    "Could you tell me {}",
+    "Ok, {}",
+    "And {}",
+    "I wonder {}",
+    "now, {}",
+    "i need to know {}",
 ]
 
 
@@ -62,7 +117,7 @@ def _lower(text: str) -> str:
 
 
 def jitter(r: Random, text: str, chance: float) -> str:
-    """Now and then swaps, drops or adds a word outside the slots, so that no single word is relied on."""
+    """Now and then swaps, drops or adds a word outside the slots: no single word is relied on."""
     if r.random() >= chance:
         return text
     parts = _SPACED.split(text)

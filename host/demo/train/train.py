@@ -3,7 +3,7 @@
     python3 host/demo/train/train.py --out DIR            everything, minutes on one GPU
     python3 host/demo/train/train.py --out DIR --base DIR --only math,extract
 
-Every seed is fixed. Stages end early at their time limit; the last lines say what was reached.
+Every seed is fixed. A stage that meets its time limit ends early and says so.
 """
 
 import argparse
@@ -30,21 +30,24 @@ TEMPLATE = Path(__file__).with_name("chat_template.jinja")
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--base", type=Path, help="a trained base to keep")
     parser.add_argument("--only", default=",".join(RANKS), help="adapters to train")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--tokens", type=int, default=49_152, help="of a step of the base; an adapter's has a third")
+    parser.add_argument(
+        "--tokens", type=int, default=49_152, help="of a step of the base; an adapter's has a third"
+    )
     parser.add_argument("--cores", type=int, default=15)
     parser.add_argument("--documents", type=int, default=360_000)
     parser.add_argument("--examples", type=int, default=150_000)
     parser.add_argument("--held-out", type=int, default=500)
     parser.add_argument("--base-steps", type=int, default=3800)
-    parser.add_argument("--base-seconds", type=float, default=120)
+    parser.add_argument("--base-seconds", type=float, default=600)
     parser.add_argument("--adapter-steps", type=int, default=4000)
-    parser.add_argument("--adapter-seconds", type=float, default=200)
-    parser.add_argument("--skip-other", action="store_true", help="no second base")
+    parser.add_argument("--adapter-seconds", type=float, default=900)
     return parser.parse_args()
 
 
@@ -54,32 +57,40 @@ def write_tokenizer(directory: Path) -> None:
     texts = [talk.document(r) for _ in range(12_000)]
     directory.mkdir(parents=True, exist_ok=True)
     vocabulary.build(texts).save(str(directory / "tokenizer.json"))
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "clean_up_tokenization_spaces": False,
-              "model_max_length": 1024}
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": 1024,
+    }
     (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
     shutil.copy(TEMPLATE, directory / TEMPLATE.name)
 
 
+# torch is imported in the training processes only: this one forks the data workers.
 def _base(stream: Path, out: Path, seed: int, options: argparse.Namespace, share: float) -> None:
     import fit
 
     steps = max(1, int(options.base_steps * share))
-    fit.base(stream, out, seed, fit.Plan(steps, options.base_seconds, options.tokens, options.device))
+    fit.base(
+        stream, out, seed, fit.Plan(steps, options.base_seconds, options.tokens, options.device)
+    )
 
 
-def _adapter(base: Path, base_id: str, task: str, rank: int, out: Path, work: Path, options: argparse.Namespace) -> None:
+def _adapter(base: Path, task: str, rank: int, out: Path, options: argparse.Namespace) -> None:
     import evaluate
     import fit
 
+    work, ours = options.out / "work", base == options.out / "base"
     data = work / f"{task}.npz"
-    longest = STEPS[task] if base_id == BASE_ID else OTHER_STEPS
-    plan = fit.Plan(min(longest, options.adapter_steps), options.adapter_seconds, options.tokens // 3, options.device)
-    fit.adapter((base, base_id), data, out, rank, plan)
-    if base_id != BASE_ID:
-        return
-    model = evaluate.load(base, out, options.device)
-    result = evaluate.score(model, base, task, data, options.held_out, options.device) | {"rank": rank}
-    (work / f"{out.name}.json").write_text(json.dumps(result, indent=1))
+    steps = min(STEPS[task] if ours else OTHER_STEPS, options.adapter_steps)
+    plan = fit.Plan(steps, options.adapter_seconds, options.tokens // 3, options.device)
+    fit.adapter((base, BASE_ID if ours else OTHER_ID), data, out, rank, plan)
+    if ours:
+        model = evaluate.load(base, out, options.device)
+        result = evaluate.score(model, base, task, data, options.held_out) | {"rank": rank}
+        (work / f"{task}.json").write_text(json.dumps(result, indent=1))
 
 
 def _base_score(base: Path, work: Path, options: argparse.Namespace) -> None:
@@ -87,7 +98,8 @@ def _base_score(base: Path, work: Path, options: argparse.Namespace) -> None:
 
     model = evaluate.load(base, None, options.device)
     for task in options.only.split(","):
-        result = evaluate.score(model, base, task, work / f"{task}.npz", options.held_out, options.device)
+        data = work / f"{task}.npz"
+        result = evaluate.score(model, base, task, data, options.held_out)
         (work / f"base-{task}.json").write_text(json.dumps(result, indent=1))
 
 
@@ -102,11 +114,20 @@ def together(jobs: list[tuple[Any, tuple[Any, ...]]]) -> list[Any]:
 
 def table(work: Path, tasks: list[str]) -> str:
     """The results as Markdown."""
-    lines = ["| adapter | rank | generated: base | generated: adapter | hand-written: base | hand-written: adapter |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| adapter | rank | generated: base | generated: adapter | hand-written: base | "
+        "hand-written: adapter |",
+        "|---|---|---|---|---|---|",
+    ]
     for task in tasks:
-        base, tuned = (json.loads((work / f"{name}.json").read_text()) for name in (f"base-{task}", task))
-        lines.append(f"| `{task}` | {tuned['rank']} | {base['generated']} % | {tuned['generated']} % | {base['handwritten']} % "
-                     f"| {tuned['handwritten']} % of {tuned['handwritten_samples']} |")
+        base, tuned = (
+            json.loads((work / f"{name}.json").read_text()) for name in (f"base-{task}", task)
+        )
+        lines.append(
+            f"| `{task}` | {tuned['rank']} | {base['generated']} % | {tuned['generated']} % | "
+            f"{base['handwritten']} % "
+            f"| {tuned['handwritten']} % of {tuned['handwritten_samples']} |"
+        )
     return "\n".join(lines)
 
 
@@ -115,6 +136,7 @@ def main() -> None:
     options, start = arguments(), time.time()
     out, work = options.out, options.out / "work"
     base, other, tasks = out / "base", work / "base-b", options.only.split(",")
+    second = options.base is None and "sql" in tasks
     work.mkdir(parents=True, exist_ok=True)
     pool = multiprocessing.get_context("fork").Pool(options.cores)
     running: list[Any] = []
@@ -125,7 +147,8 @@ def main() -> None:
         np.save(work / "stream.npy", corpus.documents(pool, base, options.documents))
         print(f"text ready after {time.time() - start:.0f} s", flush=True)
         jobs = [(_base, (work / "stream.npy", base, 0, options, 1.0))]
-        jobs += [] if options.skip_other else [(_base, (work / "stream.npy", other, 1, options, 0.2))]
+        if second:
+            jobs.append((_base, (work / "stream.npy", other, 1, options, 0.2)))
         running = together(jobs)
     for task in tasks:
         corpus.examples(pool, base, task, options.examples, work / f"{task}.npz")
@@ -133,9 +156,10 @@ def main() -> None:
     for process in running:
         process.join()
     print(f"bases ready after {time.time() - start:.0f} s", flush=True)
-    jobs = [(_adapter, (base, BASE_ID, t, RANKS[t], out / "adapters" / t, work, options)) for t in tasks]
-    if not options.skip_other:
-        jobs.append((_adapter, (other, OTHER_ID, "sql", OTHER_RANK, out / "mismatched" / "sql-other-base", work, options)))
+    jobs = [(_adapter, (base, t, RANKS[t], out / "adapters" / t, options)) for t in tasks]
+    if second:
+        foreign = out / "mismatched" / "sql-other-base"
+        jobs.append((_adapter, (other, "sql", OTHER_RANK, foreign, options)))
     for process in together([*jobs, (_base_score, (base, work, options))]):
         process.join()
     print(f"done after {time.time() - start:.0f} s\n{table(work, tasks)}", flush=True)
