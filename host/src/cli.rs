@@ -12,6 +12,7 @@ use clap::Parser;
 use crate::{
     bench, compare,
     config::ConfigError,
+    plugins::build::BuildArgs,
     serve::{self, StartError},
 };
 use arguments::{Arguments, Command, PluginCommand};
@@ -32,9 +33,16 @@ pub fn run() -> ExitCode {
             compare::run(&given, &request).map(|table| println!("{table}")).map_err(refused)
         }
         Command::Bench(args) => bench::run(args).map_err(|error| failed(&error)),
-        Command::Plugin(PluginCommand::Build { dir, out }) => { let _ = (dir, out); Ok(()) }
+        Command::Plugin(PluginCommand::Build(args)) => build(&args),
     };
     outcome.err().unwrap_or(ExitCode::SUCCESS)
+}
+
+fn build(args: &BuildArgs) -> Result<(), ExitCode> {
+    for built in args.run().map_err(|error| failed(&error))? {
+        println!("{} ({} bytes)", built.component.display(), built.bytes);
+    }
+    Ok(())
 }
 
 fn refused(error: StartError) -> ExitCode {
@@ -56,3 +64,6 @@ fn failed(error: &dyn std::error::Error) -> ExitCode {
     eprintln!("error: {error}");
     ExitCode::FAILURE
 }
+
+#[cfg(test)]
+mod tests;

@@ -101,8 +101,7 @@ fn request(model: &str, comparison: &Comparison) -> GenerationRequest {
 async fn ask(host: &Arc<Host>, request: GenerationRequest) -> Result<String, GenerationError> {
     let mut generation = Generation::start(host, host.snapshot.load_full(), request).await?;
     let mut text = String::new();
-    while let Some(delta) =
-        std::future::poll_fn(|cx| Pin::new(&mut generation).poll_next(cx)).await
+    while let Some(delta) = std::future::poll_fn(|cx| Pin::new(&mut generation).poll_next(cx)).await
     {
         for part in delta?.parts {
             match part {

@@ -45,7 +45,7 @@ use tokio::{
 use self::{admission::Admission, error::ApiError};
 use crate::generation::Host;
 
-/// Time for the last bytes to leave once no request is in progress.
+/// Least time for the last bytes to leave, once requests have ended or were cut.
 const FLUSH: Duration = Duration::from_secs(1);
 
 /// What every handler shares.
@@ -103,7 +103,7 @@ impl App {
         }
         drop(stop);
         // Connections that still send past this are cut with the runtime.
-        timeout_at(deadline.min(Instant::now() + FLUSH), server).await.unwrap_or(Ok(()))
+        timeout_at(deadline.max(Instant::now() + FLUSH), server).await.unwrap_or(Ok(()))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! One thread owns the watch, the plugin host and the adapter registry. Each time something may
 //! have changed it reads, checks, plans and prepares everything aside, then publishes one new
-//! [`Snapshot`] by a single swap, or nothing. Whatever fails keeps the last good state: a broken
+//! [`crate::generation::Snapshot`] by a single swap, or nothing. Whatever fails keeps the last good state: a broken
 //! configuration, or one that needs a restart, is refused whole; a broken plugin file leaves that
 //! plugin on its last good generation; a broken adapter leaves that adapter on its own.
 
@@ -22,7 +22,7 @@ pub use stock::{Stock, Supply};
 
 use crate::{
     config::{Config, Given, LiveConfig, Plan},
-    generation::{Host, Snapshot},
+    generation::Host,
     watch::Watch,
 };
 
@@ -68,9 +68,8 @@ impl Reload {
         // A closed channel means that the process is ending.
         let watch = Watch::start(paths, move || drop(files.send(Event::Files)))?;
         let keeper = Keeper { start, watch, reported: Vec::new() };
-        let thread = thread::Builder::new()
-            .name("reload".to_owned())
-            .spawn(move || keeper.run(&woken))?;
+        let thread =
+            thread::Builder::new().name("reload".to_owned()).spawn(move || keeper.run(&woken))?;
         Ok(Self { events, thread: Some(thread) })
     }
 
@@ -129,7 +128,8 @@ impl Keeper {
         let stock = &mut self.start.stock;
         let mut supply = stock.restock(&wanted.live, &mut problems);
         if supply.is_none() {
-            problems.push("the configuration as a whole is refused, the running one is kept".into());
+            problems
+                .push("the configuration as a whole is refused, the running one is kept".into());
             wanted = running.clone();
             supply = stock.restock(&wanted.live, &mut problems);
         }
@@ -175,6 +175,9 @@ impl Keeper {
         let generation = self.start.host.snapshot.load().generation;
         for problem in problems.iter().filter(|problem| !self.reported.contains(problem)) {
             tracing::error!(generation, "{problem}");
+        }
+        if problems.is_empty() && !self.reported.is_empty() {
+            tracing::info!(generation, "no problem is left");
         }
         self.reported = problems;
     }

@@ -8,6 +8,7 @@ mod signals;
 use std::{io, net::SocketAddr, sync::Arc, thread::available_parallelism};
 
 use arc_swap::ArcSwap;
+use switchyard_kernels::DeviceError;
 use tokio::{net::TcpListener, runtime::Runtime};
 
 pub use base::Base;
@@ -23,7 +24,6 @@ use crate::{
     template::TemplateError,
     tokenizer::TokenizerError,
 };
-use switchyard_kernels::DeviceError;
 
 /// Why the process does not start.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +54,19 @@ pub enum StartError {
         place: String,
         /// What is wrong.
         why: TemplateError,
+    },
+    /// Tokenizer and weights belong to different models.
+    #[error(
+        "{place}: the tokenizer has {tokens} tokens, the model only {rows}; \
+         take both from the same model"
+    )]
+    Vocabulary {
+        /// The key that names the model, and where it stands.
+        place: String,
+        /// Of the tokenizer.
+        tokens: usize,
+        /// Of the embedding.
+        rows: usize,
     },
     /// The device can't run it.
     #[error("[engine]: {0}")]
@@ -153,3 +166,6 @@ async fn listen(config: &Config) -> Result<TcpListener, StartError> {
     let listener = TcpListener::bind(address).await;
     listener.map_err(|why| StartError::Listen { place: place(), address, why })
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use crate::{
     bench::BenchArgs,
     compare::Comparison,
     config::{Given, Override},
+    plugins::build::BuildArgs,
 };
 
 /// Read where no other file is named.
@@ -41,13 +42,7 @@ pub(super) enum Command {
 #[derive(Subcommand)]
 pub(super) enum PluginCommand {
     /// Build a plugin's folder into a component
-    Build {
-        /// Folder of the plugin, with its Cargo.toml
-        dir: PathBuf,
-        /// Where the component goes [default: NAME.wasm in the folder]
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
-    },
+    Build(BuildArgs),
 }
 
 /// Where the configuration comes from.
@@ -81,8 +76,10 @@ impl ConfigArgs {
             value.map(|value| Override::Flag { flag, key, value })
         };
         let adapters = (!self.adapters.is_empty()).then_some(self.adapters);
-        let adapters = adapters.map(|values| {
-            Override::List { flag: "--adapters", key: "adapters.dirs", values }
+        let adapters = adapters.map(|values| Override::List {
+            flag: "--adapters",
+            key: "adapters.dirs",
+            values,
         });
         let flags = [
             flag("--model", "model.path", self.model),

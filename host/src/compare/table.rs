@@ -73,8 +73,7 @@ mod tests {
         );
         assert_eq!(lay_out(&columns, 60), expected);
         let rule = "-".repeat(40);
-        let expected =
-            format!("base\n{rule}\none two three\n\nsql\n{rule}\nSELECT 1\nFROM t\n");
+        let expected = format!("base\n{rule}\none two three\n\nsql\n{rule}\nSELECT 1\nFROM t\n");
         assert_eq!(lay_out(&columns, 40), expected);
     }
 

@@ -94,9 +94,8 @@ fn server<'a>(
         reader.get(server, "body_limit", limits.body_bytes, |node| node.size(1024..=GIB));
 
     let section = &reader.section(top, "limits");
-    let mut count = |key, default, high| {
-        reader.get(section, key, default, |node| node.count(1..=high))
-    };
+    let mut count =
+        |key, default, high| reader.get(section, key, default, |node| node.count(1..=high));
     let limits = RequestLimits {
         request_timeout,
         body_bytes,
@@ -135,10 +134,8 @@ fn directory_name(path: &Path) -> String {
 fn engine<'a>(reader: &mut Reader<'a>, top: &Section<'a>) -> EngineConfig {
     let section = &reader.section(top, "engine");
     let devices = [("auto", Device::Auto), ("cpu", Device::Cpu)];
-    let isas: Vec<_> = [("auto", None)]
-        .into_iter()
-        .chain(Isa::ALL.map(|isa| (isa.name(), Some(isa))))
-        .collect();
+    let isas: Vec<_> =
+        [("auto", None)].into_iter().chain(Isa::ALL.map(|isa| (isa.name(), Some(isa)))).collect();
     EngineConfig {
         device: reader.get(section, "device", Device::Auto, |node| node.choice(&devices)),
         isa: reader.get(section, "isa", None, |node| node.choice(&isas)),

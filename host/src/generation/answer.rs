@@ -4,6 +4,9 @@
 //! parser that faults is dropped: its open calls are closed, what it had not given back becomes
 //! content, and so does the rest of the answer.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use super::Part;
@@ -217,95 +220,4 @@ impl Parsed {
 fn call_id() -> String {
     let letters = std::iter::repeat_with(fastrand::alphanumeric).take(CALL_ID_LENGTH);
     format!("call_{}", letters.collect::<String>())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn tool(index: u32) -> Event {
-        Event::ToolBegin { index, id: Some(format!("call_{index}")), name: "look".to_owned() }
-    }
-
-    fn begun(index: u32) -> Part {
-        Part::ToolBegin { index, id: format!("call_{index}"), name: "look".to_owned() }
-    }
-
-    fn arguments(index: u32, fragment: &str) -> Part {
-        Part::ToolArguments { index, fragment: fragment.to_owned() }
-    }
-
-    fn check(single: bool, events: Vec<Event>, parts: &[Part], stop: Option<Option<&str>>) {
-        let mut calls = Calls { single, ..Calls::default() };
-        let mut parsed = Parsed::default();
-        for event in events {
-            calls.take(event, &mut parsed);
-            if parsed.stop.is_some() {
-                break;
-            }
-        }
-        assert_eq!(parsed.parts, parts);
-        assert_eq!(parsed.stop.as_ref().map(Option::as_deref), stop);
-    }
-
-    #[test]
-    fn events_become_parts() {
-        let content = |text: &str| Event::Content(text.to_owned());
-        let delta = |index, fragment: &str| {
-            let fragment = fragment.to_owned();
-            Event::ToolDelta { index, fragment }
-        };
-        let joined = [Part::Content("ab".to_owned())];
-        check(false, vec![content("a"), content(""), content("b")], &joined, None);
-        check(
-            false,
-            vec![tool(0), delta(0, "{\"a\""), delta(0, ":1}"), Event::ToolEnd(0), tool(1)],
-            &[begun(0), arguments(0, "{\"a\":1}"), begun(1)],
-            None,
-        );
-        check(false, vec![tool(0), Event::ToolEnd(0)], &[begun(0), arguments(0, "{}")], None);
-        check(
-            true,
-            vec![tool(0), delta(0, "1"), Event::ToolEnd(0), content("more")],
-            &[begun(0), arguments(0, "1")],
-            Some(None),
-        );
-        check(true, vec![tool(0), tool(1)], &[begun(0)], Some(None));
-        check(
-            false,
-            vec![Event::Stop(Some("enough".to_owned())), content("more")],
-            &[],
-            Some(Some("enough")),
-        );
-    }
-
-    #[test]
-    fn what_a_parser_gave_back_is_no_longer_owed() {
-        let mut owed = "<think>so</think>yes <tool_call>{\"name\": \"look\"".to_owned();
-        settle_debt(&mut owed, &Event::Reasoning("so".to_owned()));
-        assert_eq!(owed, "</think>yes <tool_call>{\"name\": \"look\"");
-        settle_debt(&mut owed, &Event::Content("yes ".to_owned()));
-        assert_eq!(owed, "<tool_call>{\"name\": \"look\"");
-        settle_debt(&mut owed, &tool(0));
-        assert_eq!(owed, "\"");
-        settle_debt(&mut owed, &Event::Content("not there".to_owned()));
-        assert_eq!(owed, "\"");
-    }
-
-    #[test]
-    fn open_calls_are_closed_when_a_parser_is_lost() {
-        let mut calls = Calls { open: vec![(0, true), (1, false)], ..Calls::default() };
-        let mut parsed = Parsed::default();
-        calls.close_all(&mut parsed);
-        assert_eq!(parsed.parts, [arguments(1, "{}")]);
-        assert!(calls.open.is_empty());
-    }
-
-    #[test]
-    fn call_ids_have_the_form_clients_know() {
-        let id = call_id();
-        let rest = id.strip_prefix("call_").expect("the prefix");
-        assert!(rest.len() == CALL_ID_LENGTH && rest.bytes().all(|b| b.is_ascii_alphanumeric()));
-        assert_ne!(id, call_id());
-    }
 }

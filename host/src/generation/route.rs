@@ -62,6 +62,7 @@ fn question(host: &Host, snapshot: &Snapshot, request: &GenerationRequest) -> Ro
     RouteRequest {
         request_id: request.origin.request_id.clone(),
         model: request.model.clone(),
+        base_model: host.base.id.clone(),
         tenant: None,
         path: request.origin.path.clone(),
         headers: request.origin.headers.clone(),

@@ -18,7 +18,7 @@ use super::{
         Structured, ToolCall, ToolCallDelta,
     },
     reply::{self, Answering, Wire, finish},
-    sampling::{Common, Form},
+    sampling::{Form, Shared},
     tools, unsupported,
 };
 use crate::generation::{
@@ -46,10 +46,10 @@ fn read(
     limits: &RequestLimits,
 ) -> Result<(GenerationRequest, Form), ApiError> {
     unsupported::refuse_in_chat(&fields)?;
-    let common = Common::read(&mut fields, limits)?;
+    let shared = Shared::read(&mut fields, limits)?;
     let messages = messages::read(&mut fields, limits.max_messages)?;
     let (tools, tool_choice) = tools::read(&mut fields, limits.max_tools)?;
-    let mut sampling = common.sampling;
+    let mut sampling = shared.sampling;
     sampling.logprobs = logprobs(&mut fields, limits.max_logprobs)?;
     let chat = ChatInput {
         messages: messages.into(),
@@ -62,16 +62,16 @@ fn read(
     let older = fields.within("max_tokens", &(1..=u32::MAX))?;
     let max_tokens = fields.within("max_completion_tokens", &(1..=u32::MAX))?.or(older);
     let request = GenerationRequest {
-        origin: Origin { streaming: common.form.stream, ..origin },
-        model: common.model,
+        origin: Origin { streaming: shared.form.stream, ..origin },
+        model: shared.model,
         input: Input::Chat(chat),
-        choices: common.choices,
+        choices: shared.choices,
         max_tokens,
         sampling,
-        stop: common.stop,
-        skip_specials: common.skip_specials,
+        stop: shared.stop,
+        skip_specials: shared.skip_specials,
     };
-    Ok((request, common.form))
+    Ok((request, shared.form))
 }
 
 /// `logprobs` is a switch, `top_logprobs` the number of alternatives.

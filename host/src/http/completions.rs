@@ -14,7 +14,7 @@ use super::{
     logprobs::TokenView,
     openai::TextChoice,
     reply::{self, Answering, Wire, finish},
-    sampling::{Common, Form},
+    sampling::{Form, Shared},
     unsupported,
 };
 use crate::generation::{
@@ -46,28 +46,28 @@ fn read(
     limits: &RequestLimits,
 ) -> Result<(GenerationRequest, Form), ApiError> {
     unsupported::refuse_in_completions(&fields)?;
-    let common = Common::read(&mut fields, limits)?;
+    let shared = Shared::read(&mut fields, limits)?;
     let prompts = prompts(fields.required("prompt")?)?;
-    let answers = prompts.len().saturating_mul(common.choices as usize);
+    let answers = prompts.len().saturating_mul(shared.choices as usize);
     if answers > limits.max_choices {
         let most = limits.max_choices;
         let problem = format!("prompts times `n` is {answers}, more than the limit of {most}");
         return Err(ApiError::invalid("prompt", problem));
     }
     let most = u32::try_from(limits.max_logprobs).unwrap_or(u32::MAX);
-    let mut sampling = common.sampling;
+    let mut sampling = shared.sampling;
     sampling.logprobs = fields.within("logprobs", &(0..=most))?;
     let request = GenerationRequest {
-        origin: Origin { streaming: common.form.stream, ..origin },
-        model: common.model,
+        origin: Origin { streaming: shared.form.stream, ..origin },
+        model: shared.model,
         input: Input::Prompts(prompts),
-        choices: common.choices,
+        choices: shared.choices,
         max_tokens: Some(fields.within("max_tokens", &(1..=u32::MAX))?.unwrap_or(MAX_TOKENS)),
         sampling,
-        stop: common.stop,
-        skip_specials: common.skip_specials,
+        stop: shared.stop,
+        skip_specials: shared.skip_specials,
     };
-    Ok((request, common.form))
+    Ok((request, shared.form))
 }
 
 /// A text, texts, token ids, or lists of token ids.

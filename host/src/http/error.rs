@@ -15,6 +15,7 @@ use crate::{
     engine::SubmitError,
     generation::GenerationError,
     plugins::{FaultKind, Refusal},
+    template::TemplateError,
 };
 
 /// Seconds after which a refused request may be tried again, where nothing better is known.
@@ -160,9 +161,9 @@ impl From<GenerationError> for ApiError {
                 Self::server("plugin_error", message)
             }
             GenerationError::NoTemplate => Self::bad_request(message).code("no_chat_template"),
-            GenerationError::Template(_) => {
-                Self::bad_request(message).param("messages").code("template_error")
-            }
+            GenerationError::Template(
+                TemplateError::Refused(_) | TemplateError::Failed(_) | TemplateError::Limit(_),
+            ) => Self::bad_request(message).param("messages").code("template_error"),
             GenerationError::EmptyPrompt | GenerationError::UnknownToken { .. } => {
                 Self::bad_request(message).param("prompt").code("invalid_value")
             }
@@ -180,9 +181,9 @@ impl From<GenerationError> for ApiError {
             }
             GenerationError::Timeout => Self::overloaded("request_timeout", message),
             GenerationError::EngineFailed => Self::server("engine_failed", message),
-            GenerationError::Tokenizer(_) | GenerationError::Internal => {
-                Self::server("internal_error", message)
-            }
+            GenerationError::Template(_)
+            | GenerationError::Tokenizer(_)
+            | GenerationError::Internal => Self::server("internal_error", message),
         }
     }
 }
@@ -258,6 +259,8 @@ mod tests {
         check(E::Submit(SubmitError::Stopped), 503, OVERLOADED, "engine_stopped", true);
         check(E::Timeout, 503, OVERLOADED, "request_timeout", true);
         check(E::EngineFailed, 500, SERVER, "engine_failed", false);
+        let refused = E::Template(TemplateError::Refused(String::new()));
+        check(refused, 400, INVALID, "template_error", false);
         check(E::NoTemplate, 400, INVALID, "no_chat_template", false);
         check(E::EmptyPrompt, 400, INVALID, "invalid_value", false);
         let unknown = E::UnknownRoute { plugin, adapter: "a".to_owned() };

@@ -174,7 +174,8 @@ mod tests {
     #[test]
     fn a_conversation_with_a_call_is_read_whole() {
         let messages = read_all(&json!([
-            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+            {"role": "user", "content": [
+                {"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
             {"role": "assistant", "content": null, "reasoning_content": "hm", "tool_calls": [
                 {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": ""}}]},
             {"role": "tool", "tool_call_id": "call_1", "content": "done"},

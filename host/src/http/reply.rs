@@ -107,7 +107,7 @@ pub(super) async fn respond<W: Wire>(
         fingerprint: fingerprint(base, &generation),
     };
     if form.stream {
-        let events = EventStream::new(generation, permit, wire, (envelope, form));
+        let events = EventStream::new(generation, permit, wire, envelope, form);
         return Ok((headers, events.into_response()).into_response());
     }
     let body = join(generation, &wire, &envelope).await?;

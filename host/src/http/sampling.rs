@@ -13,7 +13,7 @@ use crate::{
 
 /// What both routes read alike.
 #[derive(Debug)]
-pub(super) struct Common {
+pub(super) struct Shared {
     pub(super) model: String,
     pub(super) choices: u32,
     /// Without log-probabilities, which the routes ask for differently.
@@ -44,7 +44,7 @@ pub(super) enum StreamUsage {
     Each,
 }
 
-impl Common {
+impl Shared {
     /// Takes the shared fields out of a request.
     pub(super) fn read(fields: &mut Fields, limits: &RequestLimits) -> Result<Self, ApiError> {
         let most = u32::try_from(limits.max_choices).unwrap_or(u32::MAX);
@@ -138,19 +138,19 @@ fn stop_string(value: Value) -> Result<String, ApiError> {
 mod tests {
     use super::*;
 
-    fn read(body: &str) -> Result<Common, ApiError> {
+    fn read(body: &str) -> Result<Shared, ApiError> {
         let body = body.replacen('{', "{\"model\": \"m\", ", 1).replace(", }", "}");
-        Common::read(&mut Fields::parse(body.as_bytes())?, &RequestLimits::default())
+        Shared::read(&mut Fields::parse(body.as_bytes())?, &RequestLimits::default())
     }
 
     #[test]
     fn what_is_left_out_has_the_documented_default() {
-        let common = read("{}").expect("a model is enough");
-        assert_eq!((common.model.as_str(), common.choices), ("m", 1));
-        let Sampling { temperature, top_k, top_p, logprobs, .. } = common.sampling;
+        let shared = read("{}").expect("a model is enough");
+        assert_eq!((shared.model.as_str(), shared.choices), ("m", 1));
+        let Sampling { temperature, top_k, top_p, logprobs, .. } = shared.sampling;
         assert_eq!((temperature, top_k, top_p, logprobs), (1.0, 0, 1.0, None));
-        assert!(common.stop.strings.is_empty() && common.skip_specials);
-        assert_eq!(common.form, Form::default());
+        assert!(shared.stop.strings.is_empty() && shared.skip_specials);
+        assert_eq!(shared.form, Form::default());
     }
 
     #[test]

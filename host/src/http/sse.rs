@@ -53,7 +53,8 @@ impl<W: Wire> EventStream<W> {
         generation: Generation,
         permit: Permit,
         wire: W,
-        (envelope, form): (Envelope, Form),
+        envelope: Envelope,
+        form: Form,
     ) -> Self {
         let ready = VecDeque::new();
         let (is_first, is_over) = (true, false);

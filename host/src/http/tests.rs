@@ -1,10 +1,17 @@
 //! The routes, over HTTP, on a real engine with the golden model and its adapters.
 
 mod answers;
+mod plugins;
 mod refusals;
 mod service;
 
-use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc, time::Duration, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
@@ -27,10 +34,11 @@ use crate::{
 };
 
 /// Name of the base in these tests.
-const BASE: &str = "golden";
+const BASE: &str = "base-f32";
 /// An adapter of the golden model.
 const ADAPTER: &str = "r8";
-const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n\
+const TEMPLATE: &str = "{% for m in messages %}\
+    <|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n\
     {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 fn golden(path: &str) -> PathBuf {
@@ -91,6 +99,7 @@ fn host(limits: RequestLimits) -> Host {
     };
     let options = BTreeMap::new();
     let found = Registry::new(identity).refresh(&[golden("adapters")], &options);
+    assert!(found.problems.is_empty(), "{:?}", found.problems);
     let plugins = PluginChain::default();
     let snapshot = Snapshot { generation: 7, limits, plugins, catalogue: found.catalogue };
     let snapshot = ArcSwap::from_pointee(snapshot);
@@ -136,8 +145,7 @@ impl Site {
     /// A greedy chat of one turn.
     fn chat(&self, fields: Value) -> Reply {
         let messages = json!([{"role": "user", "content": "one two"}]);
-        let body =
-            json!({"model": BASE, "messages": messages, "temperature": 0, "max_tokens": 24});
+        let body = json!({"model": BASE, "messages": messages, "temperature": 0, "max_tokens": 24});
         self.post("/v1/chat/completions", &merged(body, fields))
     }
 

@@ -93,8 +93,12 @@ mod tests {
         read(&mut Fields::parse(body.to_string().as_bytes())?, 2)
     }
 
+    fn function(fields: Value) -> Value {
+        json!({"type": "function", "function": fields})
+    }
+
     fn named(name: &str) -> Value {
-        json!({"type": "function", "function": {"name": name}})
+        function(json!({"name": name}))
     }
 
     #[test]
@@ -107,12 +111,12 @@ mod tests {
             (json!({"tools": [{"type": "x"}]}), "tools[0].type", "unsupported_parameter"),
             (json!({"tools": [f, named("a b")]}), "tools[1].function.name", "invalid_value"),
             (
-                json!({"tools": [{"type": "function", "function": {"name": "f", "parameters": 1}}]}),
+                json!({"tools": [function(json!({"name": "f", "parameters": 1}))]}),
                 "tools[0].function.parameters",
                 "invalid_value",
             ),
             (
-                json!({"tools": [{"type": "function", "function": {"name": "f", "strict": true}}]}),
+                json!({"tools": [function(json!({"name": "f", "strict": true}))]}),
                 "tools[0].function.strict",
                 "unsupported_parameter",
             ),
@@ -152,8 +156,8 @@ mod tests {
     #[test]
     fn a_schema_keeps_its_order() {
         let schema = json!({"type": "object", "properties": {"z": {}, "a": {}}});
-        let function = json!({"name": "f", "description": "d", "parameters": schema});
-        let body = json!({"tools": [{"type": "function", "function": function}]});
+        let fields = json!({"name": "f", "description": "d", "parameters": schema});
+        let body = json!({"tools": [function(fields)]});
         let (tools, _) = read_all(&body).expect("valid");
         assert_eq!(tools[0].schema, schema.to_string());
         assert!(tools[0].schema.find("\"z\"") < tools[0].schema.find("\"a\""));

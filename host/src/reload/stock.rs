@@ -58,8 +58,7 @@ impl Stock {
     /// configuration (`None`), and then nothing here has changed. What is wrong is added to
     /// `problems`.
     pub fn restock(&mut self, live: &LiveConfig, problems: &mut Vec<String>) -> Option<Supply> {
-        let loaded: Vec<_> =
-            live.plugins.iter().map(|spec| self.load(spec, problems)).collect();
+        let loaded: Vec<_> = live.plugins.iter().map(|spec| self.load(spec, problems)).collect();
         let loaded: Vec<Loaded> = loaded.into_iter().collect::<Option<_>>()?;
         let chain = match chain(&loaded) {
             Ok(chain) => chain,

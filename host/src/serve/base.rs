@@ -48,8 +48,12 @@ impl Base {
         let broken = |why| StartError::Checkpoint { place: place(), why };
         let checkpoint = Checkpoint::open(dir).map_err(broken)?;
         let fingerprint = checkpoint.fingerprint().map_err(broken)?;
-        let tokenizer = Tokenizer::load(dir)
-            .map_err(|why| StartError::Tokenizer { place: place(), why })?;
+        let tokenizer =
+            Tokenizer::load(dir).map_err(|why| StartError::Tokenizer { place: place(), why })?;
+        let (tokens, rows) = (tokenizer.vocabulary(), checkpoint.config.vocabulary);
+        if tokens > rows {
+            return Err(StartError::Vocabulary { place: place(), tokens, rows });
+        }
         let template = ChatTemplate::load(dir, &tokenizer)
             .map_err(|why| StartError::Template { place: place(), why })?;
         let dtype = model.dtype.unwrap_or(checkpoint.dtype);
@@ -89,7 +93,8 @@ impl Base {
     pub fn start_engine(&self, fixed: &FixedConfig) -> Result<EngineHandle, StartError> {
         let start = Instant::now();
         let mut progress = Progress::start(&self.info.id);
-        let load = self.checkpoint.load(Some(self.dtype), &mut |done, all| progress.show(done, all));
+        let load =
+            self.checkpoint.load(Some(self.dtype), &mut |done, all| progress.show(done, all));
         drop(progress);
         let place = || fixed.model.path.display().to_string();
         let weights = load.map_err(|why| StartError::Checkpoint { place: place(), why })?;
@@ -98,7 +103,13 @@ impl Base {
             Device::Auto | Device::Cpu => start_on_cpu(fixed.engine.clone(), config, weights)?,
         };
         let (slabs, slab_bytes) = (engine.slabs(), engine.slab_bytes());
-        tracing::info!(model = self.summary(), slabs, slab_bytes, "loaded in {:.1?}", start.elapsed());
+        tracing::info!(
+            model = self.summary(),
+            slabs,
+            slab_bytes,
+            "loaded in {:.1?}",
+            start.elapsed()
+        );
         Ok(engine)
     }
 }

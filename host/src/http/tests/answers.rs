@@ -186,7 +186,7 @@ fn logprobs_have_the_form_of_each_route() {
         assert_eq!(entry["logprob"], top[0]["logprob"]);
         assert!(entry["bytes"].is_array());
     }
-    for (asked, least) in [(0, 1), (5, 5)] {
+    for asked in [0, 5] {
         let answer = site.complete(json!({"logprobs": asked, "ignore_eos": true})).ok();
         let logprobs = &answer["choices"][0]["logprobs"];
         let list = |name: &str| logprobs[name].as_array().expect("a list").clone();
@@ -195,7 +195,7 @@ fn logprobs_have_the_form_of_each_route() {
         let sizes = list("top_logprobs");
         let mut sizes = sizes.iter().map(|top| top.as_object().expect("a map").len());
         // Alternatives with equal text share an entry: bytes that are no characters of their own.
-        assert!(sizes.all(|size| (1..=asked + 1).contains(&size)), "{asked} {least}");
+        assert!(sizes.all(|size| (1..=asked + 1).contains(&size)), "{asked}");
         let offsets: Vec<_> = list("text_offset").iter().map(Value::as_u64).collect();
         assert!(offsets[0] == Some(0) && offsets.is_sorted());
     }
