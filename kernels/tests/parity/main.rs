@@ -76,7 +76,7 @@ fn check_rows_alone(rig: &mut Rig<'_>, case: &Case, together: &[Output]) {
 }
 
 proptest! {
-    #![proptest_config(crate::cases(16))]
+    #![proptest_config(cases(16))]
 
     #[test]
     fn operations_match_the_reference(seed: u64) {
