@@ -4,6 +4,7 @@
 //! at run time; [`Isa::Reference`] runs the oracle that the others are tested against.
 
 mod activate;
+#[cfg(target_arch = "x86_64")]
 mod amx;
 mod attention;
 mod disjoint;

@@ -5,12 +5,12 @@
 
 use std::marker::PhantomData;
 
-use half::bf16;
-
 use super::{element::Element, lanes::Lanes};
 
 #[cfg(target_arch = "x86_64")]
 use super::lanes::Avx512Bf16;
+#[cfg(target_arch = "x86_64")]
+use half::bf16;
 
 /// Most columns that a step of any [`Dot`] takes.
 pub(super) const STEP_MAX: usize = 32;
@@ -221,40 +221,67 @@ impl<D: Dot> Rows<'_, D> {
         while column < whole {
             // SAFETY: `column + STEP <= columns`, the length of each row of `w`; rows of `x`
             // reach at least as far by the assertion.
-            unsafe {
-                let x = operands::<D, M>(dot, x.as_ptr().add(column), stride);
-                for n in 0..N {
-                    let w = dot.weights(w.as_ptr().add(n * columns + column));
-                    for m in 0..M {
-                        sums[n][m] = dot.step(sums[n][m], w, x[m]);
-                    }
-                }
-            }
+            let (w, x) = unsafe {
+                let w = load_weights::<D, N>(dot, w.as_ptr().add(column), columns);
+                (w, load_operands::<D, M>(dot, x.as_ptr().add(column), stride))
+            };
+            accumulate(dot, &mut sums, w, x);
             column += D::STEP;
         }
         if whole < columns {
-            // SAFETY: the assertion covers `columns` rounded up to `STEP_MAX`, a multiple of
-            // `STEP`; the weights come from an array of `STEP_MAX`.
-            unsafe {
-                let x = operands::<D, M>(dot, x.as_ptr().add(whole), stride);
-                for n in 0..N {
-                    let mut tail = [D::Weight::narrow(0.0); STEP_MAX];
-                    let rest = &w[n * columns + whole..(n + 1) * columns];
-                    tail[..rest.len()].copy_from_slice(rest);
-                    let w = dot.weights(tail.as_ptr());
-                    for m in 0..M {
-                        sums[n][m] = dot.step(sums[n][m], w, x[m]);
-                    }
-                }
+            let mut tail = [[D::Weight::narrow(0.0); STEP_MAX]; N];
+            for (tail, w) in tail.iter_mut().zip(w.chunks_exact(columns)) {
+                tail[..columns - whole].copy_from_slice(&w[whole..]);
             }
+            // SAFETY: rows of `tail` are `STEP_MAX` long; rows of `x` reach to `columns` rounded
+            // up to `STEP_MAX`, a multiple of `STEP`, by the assertion.
+            let (w, x) = unsafe {
+                let w = load_weights::<D, N>(dot, tail.as_ptr().cast(), STEP_MAX);
+                (w, load_operands::<D, M>(dot, x.as_ptr().add(whole), stride))
+            };
+            accumulate(dot, &mut sums, w, x);
         }
         let outputs = self.weights.len() / columns;
-        for m in 0..M {
-            for n in 0..N {
-                out[(row + m) * outputs + output + n] = dot.total(sums[n][m]);
+        for (n, sums) in sums.into_iter().enumerate() {
+            for (m, sum) in sums.into_iter().enumerate() {
+                out[(row + m) * outputs + output + n] = dot.total(sum);
             }
         }
     }
+}
+
+/// One step of a block.
+#[inline(always)]
+fn accumulate<D: Dot, const N: usize, const M: usize>(
+    dot: D,
+    sums: &mut [[D::Sum; M]; N],
+    w: [D::W; N],
+    x: [D::X; M],
+) {
+    for (sums, w) in sums.iter_mut().zip(w) {
+        for (sum, x) in sums.iter_mut().zip(x) {
+            *sum = dot.step(*sum, w, x);
+        }
+    }
+}
+
+/// One step's weights of `N` rows.
+///
+/// # Safety
+/// `D::STEP` elements are readable at `from + n * stride` for every `n < N`.
+#[inline(always)]
+unsafe fn load_weights<D: Dot, const N: usize>(
+    dot: D,
+    from: *const D::Weight,
+    stride: usize,
+) -> [D::W; N] {
+    // SAFETY: the caller's.
+    let mut w = unsafe { [dot.weights(from); N] };
+    for (n, w) in w.iter_mut().enumerate().skip(1) {
+        // SAFETY: the caller's.
+        *w = unsafe { dot.weights(from.add(n * stride)) };
+    }
+    w
 }
 
 /// One step's operands of `M` rows.
@@ -262,16 +289,16 @@ impl<D: Dot> Rows<'_, D> {
 /// # Safety
 /// `D::STEP` elements are readable at `from + m * stride` for every `m < M`.
 #[inline(always)]
-unsafe fn operands<D: Dot, const M: usize>(
+unsafe fn load_operands<D: Dot, const M: usize>(
     dot: D,
     from: *const D::Operand,
     stride: usize,
 ) -> [D::X; M] {
     // SAFETY: the caller's.
     let mut x = unsafe { [dot.operands(from); M] };
-    for m in 1..M {
+    for (m, x) in x.iter_mut().enumerate().skip(1) {
         // SAFETY: the caller's.
-        x[m] = unsafe { dot.operands(from.add(m * stride)) };
+        *x = unsafe { dot.operands(from.add(m * stride)) };
     }
     x
 }

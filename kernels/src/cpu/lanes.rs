@@ -89,7 +89,7 @@ pub(super) trait Lanes: Copy + Send + Sync + 'static {
     fn exp(self, a: Self::V) -> Self::V {
         // Cephes `expf`: a = n ln 2 + r, then a polynomial in r.
         const POLYNOMIAL: [f32; 5] =
-            [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1];
+            [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
         let a = self.max(self.splat(-87.3), self.min(self.splat(88.3), a));
         let n = self.round(self.mul(a, self.splat(std::f32::consts::LOG2_E)));
         let r = self.fma(n, self.splat(-0.693_359_4), a);

@@ -2,17 +2,20 @@
 
 use std::ops::Range;
 
-use half::bf16;
-
 use crate::{Dtype, HostBuffer};
 
 use super::{
-    Isa,
-    amx::{self, Tiles},
     dot::{Rows, STEP_MAX, Widened},
     element::{Element, elements, elements_mut, operand, with_element},
-    lanes::{Avx512Bf16, Bf16Kernel, Kernel, Lanes, Path},
+    lanes::{Kernel, Lanes, Path},
     tensor::Tensor,
+};
+
+#[cfg(target_arch = "x86_64")]
+use super::{
+    Isa,
+    amx::{self, Tiles},
+    lanes::{Avx512Bf16, Bf16Kernel},
 };
 
 /// Rows of activations, rounded to what the weights' type lets a product see, zero-padded.
@@ -29,15 +32,18 @@ pub(super) struct Operands {
 enum Form {
     /// `[rows, stride]` in f32.
     Single { data: HostBuffer, stride: usize },
-    /// `[rows, stride]` in bf16.
+    /// `[rows, stride]` in bf16, for the dot product of pairs.
+    #[cfg(target_arch = "x86_64")]
     Half { data: HostBuffer, stride: usize },
     /// For the tile unit.
+    #[cfg(target_arch = "x86_64")]
     Tiles(Tiles),
 }
 
 impl Operands {
     /// Operands for whole weight rows.
     pub(super) fn for_matrix(path: Path, x: &Tensor, dtype: Dtype) -> Self {
+        #[cfg(target_arch = "x86_64")]
         if path.isa() == Isa::AmxBf16 && dtype == Dtype::Bf16 {
             let form = Form::Tiles(Tiles::pack(x));
             return Self { path, dtype, form, rows: x.rows() };
@@ -49,20 +55,13 @@ impl Operands {
     pub(super) fn for_rows(path: Path, (x, rows): (&Tensor, Range<usize>), dtype: Dtype) -> Self {
         // A piece that starts anywhere can be read to the end of its last step.
         let stride = x.cols().next_multiple_of(STEP_MAX) + STEP_MAX;
-        let pairs = path.avx512_bf16().is_some() && dtype == Dtype::Bf16;
-        let size = if pairs { Dtype::Bf16.size() } else { Dtype::F32.size() };
-        let mut data = HostBuffer::zeroed(rows.len() * stride * size);
-        for (i, row) in rows.clone().enumerate() {
-            let (x, bytes) = (x.row(row), &mut data.bytes_mut()[i * stride * size..]);
-            let bytes = &mut bytes[..x.len() * size];
-            if pairs {
-                fill::<bf16>(x, dtype, bytes);
-            } else {
-                fill::<f32>(x, dtype, bytes);
-            }
+        #[cfg(target_arch = "x86_64")]
+        if path.avx512_bf16().is_some() && dtype == Dtype::Bf16 {
+            let data = pack::<half::bf16>((x, rows.clone()), stride, dtype);
+            return Self { path, dtype, form: Form::Half { data, stride }, rows: rows.len() };
         }
-        let form = if pairs { Form::Half { data, stride } } else { Form::Single { data, stride } };
-        Self { path, dtype, form, rows: rows.len() }
+        let data = pack::<f32>((x, rows.clone()), stride, dtype);
+        Self { path, dtype, form: Form::Single { data, stride }, rows: rows.len() }
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -74,12 +73,14 @@ impl Operands {
     pub(super) fn multiply(&self, weights: &[u8], columns: Range<usize>, out: &mut [f32]) {
         let rows = self.rows;
         match &self.form {
+            #[cfg(target_arch = "x86_64")]
             Form::Tiles(tiles) => amx::multiply(tiles, elements(weights), columns.len(), out),
             Form::Single { data, stride } => {
                 let operands = &elements(data.bytes())[columns.start..];
                 let work = Single { weights, columns: columns.len(), operands, stride: *stride };
                 self.path.run(MultiplySingle { work, dtype: self.dtype, rows, out });
             }
+            #[cfg(target_arch = "x86_64")]
             Form::Half { data, stride } => {
                 let token = self.path.avx512_bf16().expect("the path that packed bf16 pairs");
                 let operands = &elements(data.bytes())[columns.start..];
@@ -92,10 +93,15 @@ impl Operands {
     }
 }
 
-fn fill<T: Element>(x: &[f32], dtype: Dtype, to: &mut [u8]) {
-    for (to, &x) in elements_mut::<T>(to).iter_mut().zip(x) {
-        *to = T::narrow(operand(dtype, x));
+/// `[rows, stride]`
+fn pack<T: Element>((x, rows): (&Tensor, Range<usize>), stride: usize, dtype: Dtype) -> HostBuffer {
+    let mut data = HostBuffer::zeroed(rows.len() * stride * size_of::<T>());
+    for (packed, row) in elements_mut::<T>(data.bytes_mut()).chunks_mut(stride).zip(rows) {
+        for (packed, &x) in packed.iter_mut().zip(x.row(row)) {
+            *packed = T::narrow(operand(dtype, x));
+        }
     }
+    data
 }
 
 struct Single<'a> {
@@ -124,11 +130,13 @@ impl Kernel for MultiplySingle<'_> {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
 struct MultiplyPairs<'a> {
     work: Rows<'a, Avx512Bf16>,
     out: &'a mut [f32],
 }
 
+#[cfg(target_arch = "x86_64")]
 impl Bf16Kernel for MultiplyPairs<'_> {
     #[inline(always)]
     fn run(self, token: Avx512Bf16) {

@@ -1,6 +1,8 @@
 //! Every operation on every path of this machine against the reference, and every path against
 //! itself: rows alone and among others, one thread and several, chunked and whole.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
 mod case;
 mod matmul;
 mod random;
@@ -13,6 +15,11 @@ use switchyard_kernels::cpu::Isa;
 
 use case::Case;
 use rig::{Output, Rig};
+
+/// So many random cases, and no file of past failures.
+pub(crate) fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..Default::default() }
+}
 
 /// The fast paths of this machine; says which are left out.
 pub(crate) fn paths() -> Vec<Isa> {
@@ -69,7 +76,7 @@ fn check_rows_alone(rig: &mut Rig<'_>, case: &Case, together: &[Output]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(crate::cases(16))]
 
     #[test]
     fn operations_match_the_reference(seed: u64) {

@@ -79,8 +79,7 @@ impl Lanes for Portable {
 
     #[inline(always)]
     fn sum(self, a: Self::V) -> f32 {
-        let [a0, a1, a2, a3, a4, a5, a6, a7] = a;
-        ((a0 + a4) + (a2 + a6)) + ((a1 + a5) + (a3 + a7))
+        ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
     }
 
     #[inline(always)]
