@@ -119,6 +119,15 @@ pub enum AdapterError {
         /// What is wrong with its name.
         reason: String,
     },
+    /// Weights in Python's pickle format, which can run code when it is read.
+    #[error(
+        "{path}: pickled weights are not read; save the adapter as safetensors \
+         (PEFT: save_pretrained(.., safe_serialization=True))"
+    )]
+    Pickled {
+        /// The file.
+        path: PathBuf,
+    },
     /// The weights cannot be laid out for the pool.
     #[error("{path}: {source}")]
     Pack {

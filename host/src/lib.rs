@@ -4,7 +4,7 @@
 //! Layers, top to bottom; a module uses only what stands below it (see `ARCHITECTURE.md`):
 //!
 //! ```text
-//! 7 cli, config, reload, bench, compare      read -> check -> wire
+//! 7 cli, serve, bench, compare, reload, config   read -> check -> wire
 //! 6 http                                     routes, wire types, SSE, status codes
 //! 5 generation                               route -> render -> encode -> submit -> decode -> parse
 //! 4 plugins, adapters, tokenizer, template, checkpoint, chat, watch
@@ -28,6 +28,7 @@ pub mod http;
 pub mod model;
 pub mod plugins;
 pub mod reload;
+pub mod serve;
 pub mod template;
 pub mod tokenizer;
 pub mod watch;

@@ -197,7 +197,9 @@ fn id(weights: &LoraWeights) -> AdapterId {
         let rank = lora.a.rows;
         let head = [lora.layer as u32, lora.linear as u32, rank as u32, lora.scale.to_bits()];
         hasher.update(lora.a.dtype.name().as_bytes());
-        head.iter().for_each(|number| drop(hasher.update(&number.to_le_bytes())));
+        for number in head {
+            hasher.update(&number.to_le_bytes());
+        }
         hasher.update(lora.a.data.bytes()).update(lora.b.data.bytes());
     }
     AdapterId(*hasher.finalize().as_bytes())

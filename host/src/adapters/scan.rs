@@ -101,8 +101,7 @@ impl Scan {
         }
         if let [true, false, true] = started {
             let path = path.join("adapter_model.bin");
-            let reason = "pickled weights are not read; save them as safetensors".to_owned();
-            self.problems.push((path.clone(), FileError::Header { path, reason }.into()));
+            self.problems.push((path.clone(), AdapterError::Pickled { path }));
         }
         self.candidates.insert(name, Candidate { path: path.to_owned(), stamp });
     }

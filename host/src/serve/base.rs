@@ -1,0 +1,132 @@
+//! The base model: its files checked, then its engine started.
+
+use std::{
+    path::Path,
+    thread::available_parallelism,
+    time::{Instant, SystemTime},
+};
+
+use switchyard_kernels::{
+    Dtype,
+    cpu::{Cpu, Isa},
+};
+
+use super::{StartError, progress::Progress};
+use crate::{
+    adapters::BaseIdentity,
+    checkpoint::Checkpoint,
+    config::{Config, Device, EngineConfig, FixedConfig},
+    engine::{Engine, EngineHandle},
+    generation::BaseInfo,
+    model::{HostWeights, Model, ModelConfig},
+    template::ChatTemplate,
+    tokenizer::Tokenizer,
+};
+
+/// A base model whose small files have been read; the weights have not.
+pub struct Base {
+    /// The checkpoint.
+    pub checkpoint: Checkpoint,
+    /// The element type it is served in.
+    pub dtype: Dtype,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Its own chat template.
+    pub template: Option<ChatTemplate>,
+    /// What adapters are checked against.
+    pub identity: BaseIdentity,
+    /// What clients are told.
+    pub info: BaseInfo,
+}
+
+impl Base {
+    /// Reads and checks everything but the weights.
+    pub fn open(config: &Config) -> Result<Self, StartError> {
+        let model = &config.fixed.model;
+        let dir: &Path = &model.path;
+        let place = || config.place("model.path");
+        let broken = |why| StartError::Checkpoint { place: place(), why };
+        let checkpoint = Checkpoint::open(dir).map_err(broken)?;
+        let fingerprint = checkpoint.fingerprint().map_err(broken)?;
+        let tokenizer =
+            Tokenizer::load(dir).map_err(|why| StartError::Tokenizer { place: place(), why })?;
+        let (tokens, rows) = (tokenizer.vocabulary(), checkpoint.config.vocabulary);
+        if tokens > rows {
+            return Err(StartError::Vocabulary { place: place(), tokens, rows });
+        }
+        let template = ChatTemplate::load(dir, &tokenizer)
+            .map_err(|why| StartError::Template { place: place(), why })?;
+        let dtype = model.dtype.unwrap_or(checkpoint.dtype);
+        let mut aliases = model.aliases.clone();
+        aliases.extend(checkpoint.name_or_path.clone().filter(|name| *name != model.id));
+        let info = BaseInfo {
+            id: model.id.clone(),
+            aliases: model.aliases.clone(),
+            max_positions: checkpoint.config.max_positions,
+            vocabulary: checkpoint.config.vocabulary,
+            eos: checkpoint.eos.clone(),
+            created: SystemTime::now(),
+            fingerprint: fingerprint.clone(),
+        };
+        let identity = BaseIdentity {
+            id: model.id.clone(),
+            aliases,
+            revision: checkpoint.revision.clone(),
+            fingerprint,
+            config: checkpoint.config.clone(),
+            dtype,
+        };
+        Ok(Self { checkpoint, dtype, tokenizer, template, identity, info })
+    }
+
+    /// One line about the model.
+    pub fn summary(&self) -> String {
+        let ModelConfig { layers, hidden, vocabulary, max_positions, .. } = self.checkpoint.config;
+        format!(
+            "{} ({layers} layers of {hidden}, {vocabulary} tokens, {max_positions} positions, {})",
+            self.info.id,
+            self.dtype.name()
+        )
+    }
+
+    /// Reads the weights and starts the engine on the configured device.
+    pub fn start_engine(&self, fixed: &FixedConfig) -> Result<EngineHandle, StartError> {
+        let start = Instant::now();
+        let mut progress = Progress::start(&self.info.id);
+        let load =
+            self.checkpoint.load(Some(self.dtype), &mut |done, all| progress.show(done, all));
+        drop(progress);
+        let place = || fixed.model.path.display().to_string();
+        let weights = load.map_err(|why| StartError::Checkpoint { place: place(), why })?;
+        let config = self.checkpoint.config.clone();
+        let engine = match fixed.engine.device {
+            Device::Auto | Device::Cpu => start_on_cpu(fixed.engine.clone(), config, weights)?,
+        };
+        let (slabs, slab_bytes) = (engine.slabs(), engine.slab_bytes());
+        tracing::info!(
+            model = self.summary(),
+            slabs,
+            slab_bytes,
+            "loaded in {:.1?}",
+            start.elapsed()
+        );
+        Ok(engine)
+    }
+}
+
+fn start_on_cpu(
+    engine: EngineConfig,
+    config: ModelConfig,
+    weights: HostWeights,
+) -> Result<EngineHandle, StartError> {
+    let cores = || available_parallelism().map_or(1, |cores| cores.get());
+    let threads = engine.threads.map_or_else(cores, |threads| threads.get());
+    let isa = engine.isa.unwrap_or_else(Isa::best);
+    let limits = engine.limits;
+    let load = move || {
+        let model = Model::new(Cpu::new(isa, threads)?, &config, weights, limits.model())?;
+        tracing::info!(device = model.device(), "engine starts");
+        Ok(model)
+    };
+    Ok(Engine::spawn(load, limits)?)
+}
