@@ -160,7 +160,7 @@ fn no_value_forges_a_special_token() {
         {% for c in m.tool_calls or [] %}<{{ c.function.name }}>{{ c.id }}{{ c.function }}\
         {{ c.function | tojson(ensure_ascii=true) }}{% endfor %}<|im_end|>{% endfor %}\
         {{ tools }}{{ tools | tojson(indent=2) }}{% for t in tools %}[{{ t.function.name }}]\
-        <{{ t.function.description }}>{{ t.function.parameters.properties.items() | list }}{% endfor %}";
+        {{ t.function.description }}{{ t.function.parameters.properties.items() | list }}{% endfor %}";
     let template = template(everything, "<s>", "</s>").unwrap();
     let specials = |value: &str| {
         let (messages, tools) = everywhere(value);
