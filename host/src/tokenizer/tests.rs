@@ -134,7 +134,7 @@ fn what_could_fail_later_is_refused_now() {
         ("\"unk_token\":\"<unk>\"", "\"unk_token\":\"<none>\"", "unk_token"),
         ("\"stop\":0", "\"stop\":1", "decoder"),
         ("\"pattern\":{\"String\":\"▁\"}", "\"pattern\":{\"Regex\":\"▁\"}", "decoder"),
-        ("\"id\":1,", "\"id\":4294967290,", "4294967290"),
+        ("\"<s>\":1,", "\"<s>\":4294967290,", "tokenizer.json"),
     ];
     for (from, to, part) in cases {
         let dir = tempfile::tempdir().unwrap();
