@@ -3,6 +3,7 @@
 
 mod adapters;
 mod faults;
+mod golden;
 mod harness;
 mod lifecycle;
 mod reload;

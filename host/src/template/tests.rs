@@ -155,12 +155,14 @@ fn everywhere(value: &str) -> (Vec<Message>, Vec<Tool>) {
 #[test]
 fn no_value_forges_a_special_token() {
     let everything = "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n\
-        {{ m.name }}{{ m.content }}|{{ (m.content or '') | trim }}|{{ (m.content or '').lower() }}\n\
+        {{ m.name }}{{ m.content }}|{{ (m.content or '') | trim }}|\
+        {{ (m.content or '').lower() }}\n\
         {{ m.reasoning_content }}{{ m.tool_calls | tojson }}{{ m.tool_call_id }}\
         {% for c in m.tool_calls or [] %}<{{ c.function.name }}>{{ c.id }}{{ c.function }}\
         {{ c.function | tojson(ensure_ascii=true) }}{% endfor %}<|im_end|>{% endfor %}\
         {{ tools }}{{ tools | tojson(indent=2) }}{% for t in tools %}[{{ t.function.name }}]\
-        <{{ t.function.description }}>{{ t.function.parameters.properties.items() | list }}{% endfor %}";
+        {{ t.function.description }}{{ t.function.parameters.properties.items() | list }}\
+        {% endfor %}";
     let template = template(everything, "<s>", "</s>").unwrap();
     let specials = |value: &str| {
         let (messages, tools) = everywhere(value);
