@@ -231,8 +231,8 @@ fn run(cargo: &mut Command, dir: &Path, command: &'static str) -> Result<Output,
 /// Makes a component of a core module that carries its own description.
 fn encode(module: &Path) -> Result<Vec<u8>, BuildError> {
     let core = fs::read(module).map_err(BuildError::io(module))?;
-    let mut encoder = ComponentEncoder::default().validate(true);
-    let encoded = encoder.module(&core).and_then(|encoder| encoder.encode());
+    let encoder = ComponentEncoder::default().validate(true).module(&core);
+    let encoded = encoder.and_then(|mut encoder| encoder.encode());
     encoded.map_err(|error| BuildError::Encode {
         module: module.to_owned(),
         reason: format!("{error:#}"),
