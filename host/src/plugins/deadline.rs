@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cpu_time::ThreadTime;
+use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{Engine, EngineWeak};
 
 use super::FaultKind;
@@ -52,9 +52,11 @@ impl Deadline {
     }
 }
 
-/// CPU time of this thread; zero where the system has no such clock, which leaves the wall clock.
+/// CPU time of this thread.
 fn thread_cpu() -> Duration {
-    ThreadTime::try_now().map_or(Duration::ZERO, |time| time.as_duration())
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    // Neither part of a CPU clock is negative.
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 /// Advances the engine's epoch while guests run. Dropping it ends its thread.
