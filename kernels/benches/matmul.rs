@@ -24,7 +24,8 @@ fn main() {
             let gigabytes = (OUTPUTS * INPUTS * dtype.size()) as f64 / seconds / 1e9;
             let gigaflops = (2 * OUTPUTS * INPUTS * rows) as f64 / seconds / 1e9;
             println!(
-                "{:12} {:4} rows {rows:3}: {:7.3} ms {gigabytes:6.1} GB/s ({:4.2} of reads) {gigaflops:7.1} GFLOP/s",
+                "{:12} {:4} rows {rows:3}: {:7.3} ms {gigabytes:6.1} GB/s \
+                 ({:4.2} of reads) {gigaflops:7.1} GFLOP/s",
                 isa.name(),
                 dtype.name(),
                 seconds * 1e3,

@@ -32,7 +32,7 @@ impl HostBuffer {
 
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: `lines` is one allocation of at least `len` initialised bytes; u8 has no alignment.
+        // SAFETY: `lines` is one allocation of at least `len` initialised bytes.
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
     }
 

@@ -128,7 +128,8 @@ impl Strip<'_> {
         // rows are 128 bytes.
         unsafe {
             asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, options(nostack, nomem));
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                options(nostack, nomem));
             if single {
                 asm!(
                     "2:",
@@ -170,7 +171,8 @@ impl Strip<'_> {
                 "tilestored [{to00} + {line}], tmm0", "tilestored [{to01} + {line}], tmm1",
                 "tilestored [{to10} + {line}], tmm2", "tilestored [{to11} + {line}], tmm3",
                 to00 = in(reg) to, to01 = in(reg) to.add(TILE),
-                to10 = in(reg) to.add(2 * TILE * TILE), to11 = in(reg) to.add(2 * TILE * TILE + TILE),
+                to10 = in(reg) to.add(2 * TILE * TILE),
+                to11 = in(reg) to.add(2 * TILE * TILE + TILE),
                 line = in(reg) 2 * TILE * size_of::<f32>(), options(nostack),
             );
         }

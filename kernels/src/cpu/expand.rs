@@ -191,7 +191,9 @@ struct ExpandRow<'a> {
 impl Kernel for ExpandRow<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
-        with_element!(self.dtype, E => expand_row::<L, E>(lanes, elements(self.weights), self.s, self.out));
+        with_element!(self.dtype, E => {
+            expand_row::<L, E>(lanes, elements(self.weights), self.s, self.out);
+        });
     }
 }
 

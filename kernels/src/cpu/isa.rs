@@ -69,7 +69,7 @@ impl fmt::Display for Isa {
 /// A name that is none of [`Isa::ALL`]'s.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "unknown instruction set \"{0}\": use amx-bf16, avx512-bf16, avx512, avx2, portable or reference"
+    "unknown instruction set `{0}`: use amx-bf16, avx512-bf16, avx512, avx2, portable or reference"
 )]
 pub struct UnknownIsa(String);
 

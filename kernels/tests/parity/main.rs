@@ -16,6 +16,11 @@ use switchyard_kernels::cpu::Isa;
 use case::Case;
 use rig::{Output, Rig};
 
+/// So many random cases, and no file of past failures.
+pub(crate) fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..Default::default() }
+}
+
 /// The fast paths of this machine; says which are left out.
 pub(crate) fn paths() -> Vec<Isa> {
     let fast = Isa::ALL.into_iter().filter(|&isa| isa != Isa::Reference);
@@ -71,7 +76,7 @@ fn check_rows_alone(rig: &mut Rig<'_>, case: &Case, together: &[Output]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(cases(16))]
 
     #[test]
     fn operations_match_the_reference(seed: u64) {

@@ -49,7 +49,7 @@ fn check(shape: &Shape, seed: u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(crate::cases(48))]
 
     #[test]
     fn any_shape(

@@ -168,7 +168,7 @@ fn kept(logits: &[f32], top_k: usize, top_p: f64) -> Vec<u32> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(crate::cases(24))]
 
     #[test]
     fn cuts_keep_what_a_full_sort_keeps(
