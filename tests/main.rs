@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
 mod adapters;
+mod golden;
 mod harness;
 mod lifecycle;
 mod serve;

@@ -30,7 +30,8 @@ use crate::{
     checkpoint::FileError,
     tokenizer::{Segment, Tokenizer},
 };
-use guard::Guard;
+use conversation::Conversation;
+use guard::{Guard, Planes};
 use source::Sources;
 
 /// Work and memory of one rendering: about one instruction or 64 bytes each.
@@ -114,11 +115,18 @@ impl ChatTemplate {
     pub fn render(&self, input: &TemplateInput) -> Result<Vec<Segment>, TemplateError> {
         let name = self.choose(!input.tools.is_empty());
         let template = self.environment.get_template(name).map_err(failed)?;
-        let mut values = conversation::values(input);
-        let stand_ins = self.guard.protect(&mut values).ok_or_else(|| {
+        let mut planes = Planes::default();
+        let mut note = |_, text: &str| {
+            planes.add(text);
+            String::new()
+        };
+        Conversation { edit: &mut note }.values(input);
+        let stand_ins = planes.free().ok_or_else(|| {
             TemplateError::Refused("it uses every private plane of Unicode".to_owned())
         })?;
+        let mut protect = |origin, text: &str| self.guard.protect(origin, text, stand_ins);
         let mut variables = self.tokens.clone();
+        let values = Conversation { edit: &mut protect }.values(input);
         for (name, value) in values {
             variables.insert(name, Value::from(Serde(value)));
         }

@@ -14,6 +14,7 @@ mod tests;
 
 use std::{
     ops::Range,
+    panic::catch_unwind,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -115,14 +116,22 @@ impl Tokenizer {
             .map_err(|source| FileError::Json { path: path.clone(), source })?;
         let invalid = |reason: String| TokenizerError::Invalid { path: path.clone(), reason };
         check_model(&json).map_err(invalid)?;
-        let mut hugging_face =
-            tokenizers::Tokenizer::from_bytes(&text).map_err(|error| invalid(error.to_string()))?;
+        // The parser below panics on some malformed files instead of refusing them.
+        let built = catch_unwind(|| Self::build(&text, &json["decoder"]));
+        let built = built.unwrap_or_else(|_| Err("its parts contradict each other".to_owned()));
+        built.map_err(invalid)
+    }
+
+    /// Builds the parts and runs them once, since some faults show in use only.
+    fn build(text: &str, decoder: &Value) -> Result<Self, String> {
+        let said = |error: tokenizers::Error| error.to_string();
+        let mut hugging_face = tokenizers::Tokenizer::from_bytes(text).map_err(said)?;
         hugging_face.with_padding(None);
-        hugging_face.with_truncation(None).map_err(|error| invalid(error.to_string()))?;
-        let pieces = Pieces::new(&hugging_face, &json["decoder"]).map_err(invalid)?;
+        hugging_face.with_truncation(None).map_err(said)?;
+        let pieces = Pieces::new(&hugging_face, decoder)?;
         let added = AddedTokens::new(&hugging_face);
         let tokenizer = Self { inner: Arc::new(Inner { hugging_face, added, pieces }) };
-        tokenizer.run("probe", &[], true).map_err(|error| invalid(error.to_string()))?;
+        tokenizer.run("probe", &[], true).map_err(said)?;
         Ok(tokenizer)
     }
 

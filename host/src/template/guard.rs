@@ -7,8 +7,7 @@
 //! outer blanks) that a template or another value could complete to a literal. A stand-in counts
 //! as one character, so that lengths and slices in templates come out the same.
 
-use serde_json::{Map, Value};
-
+use super::conversation::Origin;
 use crate::tokenizer::Segment;
 
 /// Private and unassigned planes, in order of preference.
@@ -19,9 +18,26 @@ const PLANE: u32 = 0x1_0000;
 pub(super) struct Guard {
     /// The longest first.
     literals: Vec<String>,
+    /// By byte: whether a literal starts with it.
+    firsts: [bool; 256],
 }
 
-/// The plane that stand-ins were taken from.
+/// The planes that texts use, one bit each.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Planes(u32);
+
+impl Planes {
+    pub(super) fn add(&mut self, text: &str) {
+        text.chars().for_each(|c| self.0 |= 1 << (u32::from(c) / PLANE));
+    }
+
+    /// Stand-ins from a plane that is not used, if there is one.
+    pub(super) fn free(self) -> Option<StandIns> {
+        PLANES.into_iter().find(|plane| self.0 & (1 << plane) == 0).map(StandIns)
+    }
+}
+
+/// The plane that stand-ins are taken from.
 #[derive(Clone, Copy)]
 pub(super) struct StandIns(u32);
 
@@ -42,67 +58,33 @@ impl Guard {
     pub(super) fn new(mut literals: Vec<String>) -> Self {
         literals.retain(|literal| !literal.is_empty());
         literals.sort_by_key(|literal| std::cmp::Reverse(literal.len()));
-        Self { literals }
-    }
-
-    /// Breaks whatever could become part of a literal. `None` if no plane is free.
-    pub(super) fn protect(&self, values: &mut Map<String, Value>) -> Option<StandIns> {
-        let mut used = 0u32;
-        for_each_text(values, &mut |text| {
-            text.chars().for_each(|c| used |= 1 << (u32::from(c) / PLANE));
-        });
-        let plane = PLANES.into_iter().find(|plane| used & (1 << plane) == 0)?;
-        let stand_ins = StandIns(plane);
-        let guarded = std::mem::take(values).into_iter().map(|(name, value)| match name.as_str() {
-            "messages" => (name, self.guard_messages(value, stand_ins)),
-            _ => (name, self.guard_value(value, stand_ins)),
-        });
-        *values = guarded.collect();
-        Some(stand_ins)
-    }
-
-    /// Roles are the host's own words.
-    fn guard_messages(&self, messages: Value, stand_ins: StandIns) -> Value {
-        let Value::Array(messages) = messages else { return messages };
-        let guarded = messages.into_iter().map(|mut message| {
-            let role = message.get_mut("role").map(Value::take);
-            let mut message = self.guard_value(message, stand_ins);
-            if let (Some(role), Some(place)) = (role, message.get_mut("role")) {
-                *place = role;
-            }
-            message
-        });
-        guarded.collect()
-    }
-
-    fn guard_value(&self, value: Value, stand_ins: StandIns) -> Value {
-        match value {
-            Value::String(text) => self.guard_text(&text, stand_ins).into(),
-            Value::Array(list) => {
-                list.into_iter().map(|value| self.guard_value(value, stand_ins)).collect()
-            }
-            Value::Object(map) => {
-                let guarded = map.into_iter().map(|(key, value)| {
-                    (self.guard_text(&key, stand_ins), self.guard_value(value, stand_ins))
-                });
-                Value::Object(guarded.collect())
-            }
-            other => other,
+        let mut firsts = [false; 256];
+        for literal in &literals {
+            firsts[usize::from(literal.as_bytes()[0].to_ascii_lowercase())] = true;
         }
+        Self { literals, firsts }
     }
 
-    fn guard_text(&self, text: &str, stand_ins: StandIns) -> String {
+    /// Whether a literal starts with the byte, in either case: most bytes are settled here.
+    fn may_start(&self, byte: u8) -> bool {
+        self.firsts[usize::from(byte.to_ascii_lowercase())]
+    }
+
+    /// The form of a text in which no part of it can become part of a literal.
+    pub(super) fn protect(&self, origin: Origin, text: &str, stand_ins: StandIns) -> String {
         let mut hidden = vec![false; text.len()];
         let trimmed = text.trim();
         let lead = text.len() - text.trim_start().len();
+        for (i, byte) in text.bytes().enumerate() {
+            let here = |literal: &String| starts_with(&text[i..], literal);
+            hidden[i] = self.may_start(byte) && self.literals.iter().any(here);
+        }
         for literal in &self.literals {
-            let mut from = 0;
-            while let Some(at) = find(&text[from..], literal) {
-                hidden[from + at] = true;
-                from += at + text[from + at..].chars().next().map_or(1, char::len_utf8);
-            }
             for (part, start) in [(text, 0), (trimmed, lead)] {
                 mark_borders(part, literal, &mut hidden[start..start + part.len()]);
+                if is_inner(part, literal, origin) {
+                    hidden[start] = true;
+                }
             }
         }
         let chars = text.char_indices();
@@ -116,7 +98,9 @@ impl Guard {
         let (mut start, mut at) = (0, 0);
         while at < text.len() {
             let here = |literal: &&String| text.as_bytes()[at..].starts_with(literal.as_bytes());
-            let Some(literal) = self.literals.iter().find(here) else {
+            let found =
+                self.may_start(text.as_bytes()[at]).then(|| self.literals.iter().find(here));
+            let Some(literal) = found.flatten() else {
                 at += 1;
                 continue;
             };
@@ -147,9 +131,14 @@ fn mark_borders(text: &str, literal: &str, hidden: &mut [bool]) {
             hidden[last] = true;
         }
     }
-    if !text.is_empty() && text.len() < literal.len() && find(literal, text).is_some() {
-        hidden[0] = true;
-    }
+}
+
+/// Whether `text` could be the inside of `literal`. Plain words count in names only: templates
+/// compare other words, and put no brackets around them.
+fn is_inner(text: &str, literal: &str, origin: Origin) -> bool {
+    let word = text.chars().all(|c| c.is_alphanumeric() || c == '_');
+    let possible = origin == Origin::Name || !word;
+    possible && !text.is_empty() && text.len() < literal.len() && find(literal, text).is_some()
 }
 
 /// As `str::find`, blind to the case of ASCII letters: templates may change it.
@@ -165,21 +154,4 @@ fn starts_with(text: &str, part: &str) -> bool {
 fn ends_with(text: &str, part: &str) -> bool {
     let start = text.len().checked_sub(part.len());
     start.and_then(|start| text.get(start..)).is_some_and(|tail| tail.eq_ignore_ascii_case(part))
-}
-
-/// Calls `visit` with every string and key.
-fn for_each_text(map: &Map<String, Value>, visit: &mut impl FnMut(&str)) {
-    for (key, value) in map {
-        visit(key);
-        for_each_text_of(value, visit);
-    }
-}
-
-fn for_each_text_of(value: &Value, visit: &mut impl FnMut(&str)) {
-    match value {
-        Value::String(text) => visit(text),
-        Value::Array(list) => list.iter().for_each(|value| for_each_text_of(value, visit)),
-        Value::Object(map) => for_each_text(map, visit),
-        _ => {}
-    }
 }
