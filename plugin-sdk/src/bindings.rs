@@ -6,6 +6,7 @@
 #![allow(missing_docs, reason = "generated; the text is in plugin.wit")]
 #![allow(unreachable_pub, reason = "generated")]
 #![allow(unused_qualifications, reason = "generated")]
+#![allow(clippy::all, clippy::pedantic, clippy::restriction, reason = "generated")]
 
 pub mod base {
     wit_bindgen::generate!({
