@@ -87,7 +87,7 @@ fn a_template_that_misbehaves_is_named() {
 
 /// What the second of three pieces gives in a stream that misbehaves there.
 fn check_feed(kind: &str, expect: &str) {
-    let config = json!({ "fault": kind, "at": "feed", "after": 1 });
+    let config = json!({ "fault": kind, "at": "feed", "after": 1, "amount": 4 << 20 });
     let parser = load(fixture_path("parser"), config);
     block_on(async {
         let mut stream = parser.open(answer()).await.unwrap();
@@ -119,7 +119,7 @@ fn a_parser_that_misbehaves_is_over_and_its_neighbours_go_on() {
     check_feed("empty-name", "protocol");
     check_feed("after-stop", "protocol");
     check_feed("bad-json", "protocol");
-    check_feed("many", "output");
+    check_feed("huge", "output");
     check_feed("left-open", "");
 }
 
