@@ -3,7 +3,8 @@
 //! Chat and completions are two thin adapters over one [`Generation`](crate::generation): each
 //! reads its request and writes its reply, and neither decides anything about the answer. Every
 //! refusal has one shape ([`error`]), and every inference request is counted before any work is
-//! done for it ([`admission`]).
+//! done for it ([`admission`]). Requests in progress beyond `max_requests` are refused with 429; an
+//! engine whose queue is full, a drain and a timeout are 503, all with `Retry-After`.
 
 mod admission;
 mod call;

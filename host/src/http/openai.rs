@@ -145,7 +145,8 @@ pub(super) struct FunctionDelta {
     pub(super) arguments: String,
 }
 
-/// What parser plugins say beside the answer.
+/// What parser plugins say beside the answer, as `switchyard` in a choice: `annotations`, key to
+/// text, and `structured`, name to `{json, complete}`. In a stream the latest of a name counts.
 #[derive(Default, Serialize)]
 pub(super) struct Extension {
     #[serde(skip_serializing_if = "Map::is_empty")]
