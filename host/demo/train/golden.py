@@ -95,10 +95,12 @@ def main() -> None:
         )
         kept = 0
         for sample in candidates(adapter):
+            if kept == PER_ADAPTER:
+                break
             prompt = tokenizer.encode(sample.prompt).ids
             ids, lead = greedy(model, prompt)
             answer = tokenizer.decode(ids[: ids.index(vocabulary.END)], skip_special_tokens=False)
-            if kept == PER_ADAPTER or lead < MARGIN or sample.answer not in ("", answer):
+            if lead < MARGIN or sample.answer not in ("", answer):
                 continue
             kept += 1
             out.append(
@@ -112,8 +114,8 @@ def main() -> None:
                 }
             )
         print(f"{adapter or 'base'}: {kept} kept", flush=True)
-    lines = ",\n".join(chatml.dumps(entry) for entry in out)
-    (DEMO / "expected.json").write_text(f"[\n{lines}\n]\n")
+        lines = ",\n".join(chatml.dumps(entry) for entry in out)
+        (DEMO / "expected.json").write_text(f"[\n{lines}\n]\n")
 
 
 if __name__ == "__main__":
