@@ -61,7 +61,7 @@ impl Site {
         let base = root().join("host/demo/base").display().to_string();
         site.write(
             "config.toml",
-            &format!("[model]\npath = {base:?}\n\n[adapters]\ndirs = [\"adapters\"]\n"),
+            &format!("[model]\npath = {base:?}\nid = \"switchyard-demo\"\n\n[adapters]\ndirs = [\"adapters\"]\n"),
         );
         site
     }

@@ -36,7 +36,7 @@ fn config(site: &Site, number: usize) -> String {
     let base = root().join("host/demo/base");
     let adapters = site.path("adapters");
     format!(
-        "[model]\npath = {base:?}\n[adapters]\ndirs = [{adapters:?}]\n\
+        "[model]\npath = {base:?}\nid = \"switchyard-demo\"\n[adapters]\ndirs = [{adapters:?}]\n\
          [[plugins]]\nname = \"stamped\"\npath = \"stamped.wasm\"\n\
          config = {{ stamp = \"{number}\" }}\n"
     )

@@ -2,9 +2,9 @@
 //!
 //! One thread owns the watch, the plugin host and the adapter registry. Each time something may
 //! have changed it reads, checks, plans and prepares everything aside, then publishes one new
-//! [`crate::generation::Snapshot`] by a single swap, or nothing. Whatever fails keeps the last good state: a broken
-//! configuration, or one that needs a restart, is refused whole; a broken plugin file leaves that
-//! plugin on its last good generation; a broken adapter leaves that adapter on its own.
+//! [`crate::generation::Snapshot`] by a single swap, or nothing. Whatever fails keeps the last
+//! good state: a broken configuration, or one that needs a restart, is refused whole; a broken
+//! plugin file leaves that plugin on its last good generation, a broken adapter likewise.
 
 mod stock;
 

@@ -140,9 +140,8 @@ fn a_check_sums_up_or_says_all_that_is_wrong() {
     for part in ["model (2 layers", "adapters  r8", "plugins   none"] {
         assert!(summary.contains(part), "{part} is not in {summary}");
     }
-    site.configure(
-        "[[plugins]]\nname = \"a\"\npath = \"a.wasm\"\n[[plugins]]\nname = \"b\"\npath = \"b.wasm\"\n",
-    );
+    let plugin = |name| format!("[[plugins]]\nname = \"{name}\"\npath = \"{name}.wasm\"\n");
+    site.configure(&[plugin("a"), plugin("b")].concat());
     let error = check(&site.given()).expect_err("refused").to_string();
     assert!(error.contains("a.wasm") && error.contains("b.wasm"), "{error}");
 
