@@ -31,8 +31,21 @@ fn assert_well(server: &Server) {
 #[test]
 fn a_faulty_parser_falls_back_to_plain_content() {
     let faults = [
-        "loop", "trap", "recurse", "memory", "flood", "refuse", "huge", "many", "delta-first",
-        "begin-twice", "wrong-index", "index-gap", "after-stop", "bad-json", "empty-name",
+        "loop",
+        "trap",
+        "recurse",
+        "memory",
+        "flood",
+        "refuse",
+        "huge",
+        "many",
+        "delta-first",
+        "begin-twice",
+        "wrong-index",
+        "index-gap",
+        "after-stop",
+        "bad-json",
+        "empty-name",
     ];
     for fault in faults {
         let config = format!("fault = {fault:?}, at = \"feed\", after = 1, amount = 67108864");

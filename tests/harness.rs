@@ -59,10 +59,8 @@ impl Site {
         let site = Self { dir };
         fs::create_dir(site.path("adapters")).expect("an adapter folder");
         let base = root().join("host/demo/base").display().to_string();
-        site.write(
-            "config.toml",
-            &format!("[model]\npath = {base:?}\nid = \"switchyard-demo\"\n\n[adapters]\ndirs = [\"adapters\"]\n"),
-        );
+        let model = format!("[model]\npath = {base:?}\nid = \"switchyard-demo\"\n");
+        site.write("config.toml", model + "[adapters]\ndirs = [\"adapters\"]\n");
         site
     }
 

@@ -1,5 +1,5 @@
 //! Everything that is tested through the real binary and real files.
-#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "tests")]
 
 mod adapters;
 mod faults;

@@ -100,6 +100,11 @@ fn swaps_under_load_lose_nothing_and_mix_nothing() {
     let (after_20, last) = memory;
     assert!(answers.load(Ordering::Relaxed) > CLIENTS, "clients were busy throughout");
     assert!(seen.lock().expect("not poisoned").len() > 20, "swaps were seen");
+    println!(
+        "{} answers over {} generations; {after_20} KiB after the 20th swap, {last} at the end",
+        answers.load(Ordering::Relaxed),
+        seen.lock().expect("not poisoned").len(),
+    );
     let bound = after_20 + after_20 / 20;
     assert!(last <= bound, "memory grew from {after_20} to {last} KiB");
 }

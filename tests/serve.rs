@@ -19,7 +19,7 @@ fn chat_of(case: &Value) -> Value {
         "model": model_of(case),
         "messages": case["messages"],
         "temperature": 0,
-        "max_tokens": 200,
+        "max_tokens": 400,
         "return_token_ids": true,
     });
     if case["tools"].is_array() {
@@ -35,7 +35,7 @@ fn answers_equal_the_reference() {
     for case in expected() {
         let body = json!({
             "model": model_of(&case), "prompt": case["prompt_ids"], "temperature": 0,
-            "max_tokens": 200,
+            "max_tokens": 400,
         });
         let reply = server.post("/v1/completions", &body);
         assert_eq!(reply.status, 200, "{}", reply.body);
