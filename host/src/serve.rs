@@ -37,7 +37,7 @@ pub enum StartError {
         /// The key that names them, and where it stands.
         place: String,
         /// What is wrong.
-        why: CheckpointError,
+        why: Box<CheckpointError>,
     },
     /// Its tokenizer is.
     #[error("{place}: {why}")]

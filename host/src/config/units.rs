@@ -56,7 +56,7 @@ pub(super) fn show_size(bytes: u64) -> String {
 pub(super) fn show_duration(duration: Duration) -> String {
     let micros = duration.as_micros();
     let units = [(3_600_000_000, "h"), (60_000_000, "m"), (1_000_000, "s"), (1000, "ms")];
-    let exact = units.iter().find(|(scale, _)| micros % scale == 0 && micros >= *scale);
+    let exact = units.iter().find(|(scale, _)| micros.is_multiple_of(*scale) && micros >= *scale);
     match exact {
         Some((scale, unit)) => format!("{}{unit}", micros / scale),
         None => format!("{micros}us"),

@@ -5,7 +5,7 @@ use tokio::sync::watch;
 use super::ApiError;
 
 /// Counts requests in progress; clones share the count.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(super) struct Admission {
     state: watch::Sender<State>,
 }
@@ -19,12 +19,6 @@ struct State {
 /// One admitted request; dropping it makes room for another.
 pub(super) struct Permit {
     admission: Admission,
-}
-
-impl Default for Admission {
-    fn default() -> Self {
-        Self { state: watch::Sender::default() }
-    }
 }
 
 impl Admission {
@@ -87,8 +81,8 @@ mod tests {
             let refused = |error: ApiError| error.into_response().status();
             admission.enter(limit).map(drop).map_err(refused)
         };
-        let first = admission.enter(2).ok().expect("room for one");
-        let second = admission.enter(2).ok().expect("room for two");
+        let first = admission.enter(2).expect("room for one");
+        let second = admission.enter(2).expect("room for two");
         assert_eq!(status(2), Err(StatusCode::TOO_MANY_REQUESTS));
         drop(first);
         assert_eq!(status(2), Ok(()));
@@ -103,7 +97,7 @@ mod tests {
     async fn idle_waits_for_the_last_request() {
         let admission = Admission::default();
         admission.idle().await;
-        let permit = admission.enter(1).ok().expect("room for one");
+        let permit = admission.enter(1).expect("room for one");
         let waiting = tokio::spawn({
             let admission = admission.clone();
             async move { admission.idle().await }

@@ -45,7 +45,7 @@ impl Base {
         let model = &config.fixed.model;
         let dir: &Path = &model.path;
         let place = || config.place("model.path");
-        let broken = |why| StartError::Checkpoint { place: place(), why };
+        let broken = |why| StartError::Checkpoint { place: place(), why: Box::new(why) };
         let checkpoint = Checkpoint::open(dir).map_err(broken)?;
         let fingerprint = checkpoint.fingerprint().map_err(broken)?;
         let tokenizer =
@@ -97,7 +97,8 @@ impl Base {
             self.checkpoint.load(Some(self.dtype), &mut |done, all| progress.show(done, all));
         drop(progress);
         let place = || fixed.model.path.display().to_string();
-        let weights = load.map_err(|why| StartError::Checkpoint { place: place(), why })?;
+        let weights =
+            load.map_err(|why| StartError::Checkpoint { place: place(), why: Box::new(why) })?;
         let config = self.checkpoint.config.clone();
         let engine = match fixed.engine.device {
             Device::Auto | Device::Cpu => start_on_cpu(fixed.engine.clone(), config, weights)?,

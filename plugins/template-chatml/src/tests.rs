@@ -79,8 +79,8 @@ fn tools_stand_in_the_system_turn() {
     let hello = message(Role::User, "Hello");
     check(
         "{}",
-        &[hello.clone()],
-        &[weather.clone()],
+        std::slice::from_ref(&hello),
+        std::slice::from_ref(&weather),
         &format!(
             "<|im_start|>system\n# Tools\n<tools>\n{line}\n</tools><|im_end|>\n\
              <|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"

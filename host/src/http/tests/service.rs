@@ -36,7 +36,7 @@ fn every_exchange_has_a_request_id() {
 fn requests_beyond_the_limit_are_refused_and_counted_out_again() {
     let limits = RequestLimits { max_requests: 1, ..RequestLimits::default() };
     let site = Site::with(limits, Duration::from_secs(60));
-    let running = site.app.admission.enter(1).ok().expect("the only place");
+    let running = site.app.admission.enter(1).expect("the only place");
     let refused = site.chat(json!({}));
     assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")));
     assert_eq!(refused.json()["error"]["type"], "rate_limit_error");
@@ -64,7 +64,7 @@ fn a_dropped_generation_frees_the_engine() {
     };
     let snapshot = host.snapshot.load_full();
     let started = site.runtime.block_on(Generation::start(host, snapshot, request));
-    drop(started.ok().expect("it starts"));
+    drop(started.expect("it starts"));
     // What runs after it shows that the engine has moved on.
     while site.complete(json!({"max_tokens": 1})).ok()["usage"].is_null()
         || host.engine.status().running > 0
@@ -76,7 +76,7 @@ fn a_dropped_generation_frees_the_engine() {
 fn draining_refuses_new_requests_and_lets_running_ones_end() {
     let mut site = Site::start();
     assert_eq!(site.get("/health/ready").ok()["status"], "ready");
-    let running = site.app.admission.enter(9).ok().expect("room");
+    let running = site.app.admission.enter(9).expect("room");
     site.stop();
     while site.get("/health/ready").status == 200 {}
     assert_eq!(site.get("/health").json()["status"], "draining");
@@ -92,7 +92,7 @@ fn draining_refuses_new_requests_and_lets_running_ones_end() {
 #[test]
 fn a_drain_ends_at_its_timeout() {
     let mut site = Site::with(RequestLimits::default(), Duration::ZERO);
-    let _running = site.app.admission.enter(9).ok().expect("room");
+    let _running = site.app.admission.enter(9).expect("room");
     site.stop();
     site.ended().expect("a clean end");
 }
