@@ -194,7 +194,7 @@ fn compile(
     let mut cargo = toolchain.cargo(dir);
     cargo.args(["build", "--lib", "--release", "--target", TARGET]);
     cargo.args(["--message-format", "json-render-diagnostics", "--target-dir"]);
-    cargo.arg(target_dir).args(toolchain.build_args());
+    cargo.arg(target_dir).args(toolchain.build_args()).args(remapped_paths(&package.manifest));
     let output = run(&mut cargo, dir, "build")?;
     String::from_utf8_lossy(&output.stdout)
         .lines()
@@ -206,6 +206,19 @@ fn compile(
         .filter_map(|message| module_of(&message))
         .next_back()
         .ok_or_else(|| BuildError::NotAPlugin { dir: dir.to_owned() })
+}
+
+/// Keeps this machine's folders out of a component, which carries its sources' paths for panics:
+/// the outermost folder that is a Cargo project becomes the root, Cargo's home is called `/cargo`.
+fn remapped_paths(manifest: &Path) -> Option<String> {
+    let projects = manifest.ancestors().filter(|dir| dir.join("Cargo.toml").exists());
+    let project = projects.last()?.to_str()?;
+    let home = std::env::home_dir()?.join(".cargo");
+    let flags = [
+        format!("--remap-path-prefix={}=/cargo", home.to_str()?),
+        format!("--remap-path-prefix={project}="),
+    ];
+    Some(format!("--config=target.{TARGET}.rustflags={flags:?}"))
 }
 
 /// The wasm file among an artifact's files.
