@@ -6,7 +6,9 @@
 
 mod backend;
 mod batch;
+mod blob_cache;
 pub mod cpu;
+pub mod cuda;
 mod dtype;
 mod host_buffer;
 mod lora;
@@ -15,6 +17,7 @@ mod sampling;
 
 pub use backend::{AttentionShape, Backend, DeviceError, PAGE_TOKENS};
 pub use batch::{AdapterSlot, Batch, Segment};
+pub use blob_cache::BlobCache;
 pub use dtype::Dtype;
 pub use host_buffer::{HostBuffer, HostMatrix};
 pub use lora::{

@@ -1,0 +1,194 @@
+//! The CUDA backend: one NVIDIA GPU, CUDA C++ kernels compiled at start, the driver loaded at run
+//! time, so that the same binary starts where there is none.
+//!
+//! Every operation has one Rust file under `cuda/`, its launch contract, and one `.cu` file. All
+//! kernels run in the order of calls on one stream. Grids are sized by [`step::Extent`] and
+//! kernels read the true counts on the device, so that a captured launch serves every batch of its
+//! size class.
+
+mod activate;
+mod adapters;
+mod attention;
+pub mod compiler;
+mod device;
+mod embed;
+mod gather;
+mod launch;
+mod matmul;
+mod memory;
+mod module;
+mod norm;
+mod pool;
+mod rope_store;
+mod sample;
+mod shrink;
+mod step;
+mod tensor;
+
+use std::sync::Arc;
+
+use crate::{
+    AdapterSlot, AttentionShape, Backend, Batch, BlobCache, DeviceError, Dtype, HostMatrix,
+    Pending, ResidentAdapter, SampleRow, Sampled, Site,
+};
+use adapters::AdapterTable;
+use compiler::Source;
+use device::Device;
+use launch::{Grid, Parameters, launch};
+use memory::DeviceBuffer;
+use module::Modules;
+use pool::Pool;
+use step::Step;
+pub use tensor::{Matrix, Tensor, Vector};
+
+/// Every `.cu` file.
+pub const SOURCES: &[Source] = &[
+    activate::SOURCE,
+    attention::DECODE,
+    attention::PREFILL,
+    embed::SOURCE,
+    gather::SOURCE,
+    matmul::PLAIN,
+    norm::SOURCE,
+    rope_store::SOURCE,
+    sample::SOURCE,
+    shrink::SOURCE,
+];
+
+/// What operations work with.
+struct Context {
+    device: Arc<Device>,
+    modules: Modules,
+    pool: Pool,
+    step: Step,
+    adapters: AdapterTable,
+}
+
+impl Context {
+    /// Queues a kernel.
+    ///
+    /// # Safety
+    /// As [`launch`].
+    unsafe fn launch(&mut self, kernel: (&str, &str), grid: Grid, parameters: Parameters) {
+        let function = self.modules.function(kernel.0, kernel.1, grid.shared);
+        // SAFETY: the caller answers for it.
+        unsafe { launch(&self.device.stream, function, grid, parameters) };
+    }
+
+    /// Element type of activations that feed a product: bf16 beside bf16 weights, else f32.
+    fn activation(&self) -> Dtype {
+        match self.pool.shape().dtype {
+            Dtype::Bf16 => Dtype::Bf16,
+            Dtype::F16 | Dtype::F32 => Dtype::F32,
+        }
+    }
+}
+
+/// One NVIDIA GPU.
+pub struct Cuda {
+    cx: Context,
+}
+
+impl Cuda {
+    /// Opens the GPU of that number and makes the kernels ready.
+    pub fn new(ordinal: usize, cache: &dyn BlobCache) -> Result<Self, DeviceError> {
+        let device = Device::open(ordinal)?;
+        let modules = Modules::load(&device, SOURCES, cache)?;
+        let (pool, step) = (Pool::empty(&device)?, Step::empty(&device)?);
+        let adapters = AdapterTable::empty(&device)?;
+        Ok(Self { cx: Context { device, modules, pool, step, adapters } })
+    }
+}
+
+impl Backend for Cuda {
+    type Matrix = Matrix;
+    type Vector = Vector;
+    type Tensor = Tensor;
+
+    fn name(&self) -> String {
+        let Device { name, arch, .. } = &*self.cx.device;
+        format!("cuda ({name}, {arch})")
+    }
+
+    fn matrix(&mut self, host: HostMatrix) -> Result<Matrix, DeviceError> {
+        let HostMatrix { dtype, rows, cols, data } = host;
+        assert_eq!(data.len(), rows * cols * dtype.size(), "a whole matrix");
+        let mut buffer = DeviceBuffer::new(&self.cx.device, data.len(), "weights")?;
+        buffer.write(0, data.bytes());
+        Ok(Matrix { data: buffer, dtype, rows, cols })
+    }
+
+    fn vector(&mut self, host: &[f32]) -> Result<Vector, DeviceError> {
+        let bytes: Vec<u8> = host.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let mut data = DeviceBuffer::new(&self.cx.device, bytes.len(), "weights")?;
+        data.write(0, &bytes);
+        Ok(Vector { data, len: host.len() })
+    }
+
+    fn tensor(&mut self, rows: usize, cols: usize) -> Result<Tensor, DeviceError> {
+        Tensor::new(&self.cx.device, rows, cols)
+    }
+
+    fn read(&mut self, tensor: &Tensor) -> Vec<f32> {
+        tensor.values()
+    }
+
+    fn reserve(&mut self, shape: &AttentionShape, slabs: usize) -> Result<(), DeviceError> {
+        self.cx.pool = Pool::reserve(&self.cx.device, shape, slabs)?;
+        Ok(())
+    }
+
+    fn write_slab(&mut self, slab: u32, bytes: &[u8]) {
+        self.cx.pool.write_slab(slab, bytes);
+    }
+
+    fn bind(&mut self, slot: AdapterSlot, adapter: ResidentAdapter) {
+        self.cx.adapters.bind(&self.cx.pool, slot, &adapter);
+    }
+
+    fn begin(&mut self, batch: &Batch) {
+        self.cx.step.begin(batch);
+    }
+
+    fn embed(&mut self, table: &Matrix, out: &mut Tensor) {
+        embed::embed(&mut self.cx, table, out);
+    }
+
+    fn norm(
+        &mut self,
+        residual: &mut Tensor,
+        add: Option<Pending<'_, Self>>,
+        weight: (&Vector, f32),
+        out: &mut Tensor,
+    ) {
+        norm::norm(&mut self.cx, residual, add, weight, out);
+    }
+
+    fn matmul(&mut self, x: &Tensor, w: &Matrix, y: &mut Tensor) {
+        matmul::matmul(&mut self.cx, x, w, y);
+    }
+
+    fn shrink(&mut self, x: &Tensor, layer: usize, site: Site, out: &mut Tensor) {
+        shrink::shrink(&mut self.cx, x, (layer, site), out);
+    }
+
+    fn rope_store(&mut self, layer: usize, qkv: Pending<'_, Self>, q: &mut Tensor) {
+        rope_store::rope_store(&mut self.cx, layer, qkv, q);
+    }
+
+    fn attention(&mut self, layer: usize, q: &Tensor, out: &mut Tensor) {
+        attention::attention(&mut self.cx, layer, q, out);
+    }
+
+    fn activate(&mut self, gate_up: Pending<'_, Self>, out: &mut Tensor) {
+        activate::activate(&mut self.cx, gate_up, out);
+    }
+
+    fn gather(&mut self, x: &Tensor, out: &mut Tensor) {
+        gather::gather(&mut self.cx, x, out);
+    }
+
+    fn sample(&mut self, logits: &Tensor, rows: &[SampleRow]) -> Vec<Sampled> {
+        sample::sample(&mut self.cx, logits, rows)
+    }
+}

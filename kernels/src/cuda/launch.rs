@@ -1,0 +1,116 @@
+//! One kernel launch: its grid, its parameters and the attributes that cudarc's builder lacks.
+
+use std::{ffi::c_void, mem::zeroed, ptr};
+
+use cudarc::driver::{CudaFunction, CudaStream, sys};
+
+/// How a kernel is spread over the device.
+#[derive(Clone, Copy)]
+pub(super) struct Grid {
+    /// Blocks.
+    pub(super) blocks: [u32; 3],
+    /// Threads of a block.
+    pub(super) threads: u32,
+    /// Dynamic shared memory of a block, bytes.
+    pub(super) shared: u32,
+    /// Blocks of a cluster, along x; 1 is none.
+    pub(super) cluster: u32,
+}
+
+impl Grid {
+    /// Blocks of one dimension, no dynamic shared memory, no clusters.
+    pub(super) const fn flat(blocks: u32, threads: u32) -> Self {
+        Self { blocks: [blocks, 1, 1], threads, shared: 0, cluster: 1 }
+    }
+}
+
+/// A kernel's parameters in order, by value.
+#[derive(Default)]
+pub(super) struct Parameters {
+    /// Each parameter at a multiple of 64 bytes, the strictest alignment a kernel asks for.
+    bytes: Vec<Cell>,
+    starts: Vec<usize>,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Cell([u8; 64]);
+
+/// A type that means the same to Rust and to the kernels.
+///
+/// # Safety
+/// `repr(C)` or primitive, without padding that matters, with the layout that `prelude.cuh` has.
+pub(super) unsafe trait Parameter: Copy {}
+
+// SAFETY: primitives.
+unsafe impl Parameter for u32 {}
+// SAFETY: as above.
+unsafe impl Parameter for i32 {}
+// SAFETY: as above.
+unsafe impl Parameter for u64 {}
+// SAFETY: as above.
+unsafe impl Parameter for f32 {}
+// SAFETY: the driver's own, 128 bytes at an alignment of 64.
+unsafe impl Parameter for sys::CUtensorMap {}
+
+impl Parameters {
+    /// Appends a parameter.
+    pub(super) fn with<T: Parameter>(mut self, value: T) -> Self {
+        let start = self.bytes.len();
+        let cells = size_of::<T>().div_ceil(64).max(1);
+        self.bytes.resize(start + cells, Cell([0; 64]));
+        // SAFETY: the cells have room for a `T` and are aligned to 64 bytes, more than any
+        // `Parameter` asks for.
+        unsafe { self.bytes.as_mut_ptr().add(start).cast::<T>().write(value) };
+        self.starts.push(start);
+        self
+    }
+}
+
+/// Queues a kernel behind everything on the stream. It may start before its predecessor has ended
+/// and waits for it with `wait_for_predecessor()` (programmatic dependent launch).
+///
+/// # Safety
+/// The parameters are those of the kernel, and every address in them is good for what it does.
+pub(super) unsafe fn launch(
+    stream: &CudaStream,
+    function: &CudaFunction,
+    grid: Grid,
+    mut parameters: Parameters,
+) {
+    let Parameters { bytes, starts } = &mut parameters;
+    let mut pointers: Vec<*mut c_void> =
+        starts.iter().map(|&start| ptr::from_mut(&mut bytes[start]).cast()).collect();
+    use sys::CUlaunchAttributeID as Id;
+    // SAFETY: plain numbers, valid as zeros.
+    let mut attributes: [sys::CUlaunchAttribute; 2] = unsafe { zeroed() };
+    attributes[0].id = Id::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+    attributes[0].value.programmaticStreamSerializationAllowed = 1;
+    attributes[1].id = Id::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+    attributes[1].value.clusterDim.x = grid.cluster;
+    attributes[1].value.clusterDim.y = 1;
+    attributes[1].value.clusterDim.z = 1;
+    let config = sys::CUlaunchConfig {
+        gridDimX: grid.blocks[0],
+        gridDimY: grid.blocks[1],
+        gridDimZ: grid.blocks[2],
+        blockDimX: grid.threads,
+        blockDimY: 1,
+        blockDimZ: 1,
+        sharedMemBytes: grid.shared,
+        hStream: stream.cu_stream(),
+        attrs: attributes.as_mut_ptr(),
+        numAttrs: if grid.cluster > 1 { 2 } else { 1 },
+    };
+    // SAFETY: the caller answers for function and parameters; all that is pointed to lives until
+    // the call returns, and the driver copies parameters before it does.
+    let launched = unsafe {
+        sys::cuLaunchKernelEx(
+            &config,
+            function.cu_function(),
+            pointers.as_mut_ptr(),
+            ptr::null_mut(),
+        )
+    };
+    launched.result().expect("launch of a kernel");
+}

@@ -1,0 +1,151 @@
+//! One step's batch on the device: one pinned image, one copy.
+
+use std::sync::Arc;
+
+use super::{
+    device::Device,
+    launch::Parameter,
+    memory::{DeviceBuffer, PinnedBuffer},
+};
+use crate::{Batch, DeviceError};
+
+/// Rows that share a pass over an adapter's tiles: the height of a tensor-core tile.
+pub(super) const PIECE_ROWS: u32 = 16;
+/// Slot of a piece of base rows.
+const NO_ADAPTER: u32 = u32::MAX;
+/// Words that an image has room for at first; it grows between steps when one needs more.
+const FIRST_WORDS: usize = 1 << 16;
+/// Words of an image ahead of its arrays, `Counts` of `prelude.cuh`.
+const COUNT_WORDS: usize = 4;
+
+/// The current step.
+pub(super) struct Step {
+    device: Arc<Device>,
+    pinned: PinnedBuffer,
+    image: DeviceBuffer,
+    /// First word of each array, in the order of [`StepView`].
+    starts: [usize; ARRAYS],
+    /// How far grids have to reach.
+    pub(super) extent: Extent,
+}
+
+const ARRAYS: usize = 8;
+
+/// Upper bounds of a step's counts, by which grids are sized.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Extent {
+    pub(super) rows: u32,
+    pub(super) sequences: u32,
+    pub(super) pieces: u32,
+    pub(super) logits: u32,
+    /// Rows of the longest sequence's part of the batch.
+    pub(super) longest_part: u32,
+    /// Pages of the longest sequence.
+    pub(super) longest_pages: u32,
+    /// Whether any row uses an adapter.
+    pub(super) has_lora: bool,
+}
+
+/// `Step` of `prelude.cuh`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct StepView {
+    counts: u64,
+    arrays: [u64; ARRAYS],
+}
+
+// SAFETY: the layout of `Step` in `prelude.cuh`: nine addresses.
+unsafe impl Parameter for StepView {}
+
+impl Step {
+    pub(super) fn empty(device: &Arc<Device>) -> Result<Self, DeviceError> {
+        let (pinned, image) = room(device, FIRST_WORDS)?;
+        let extent = Extent::default();
+        Ok(Self { device: device.clone(), pinned, image, starts: [COUNT_WORDS; ARRAYS], extent })
+    }
+
+    /// Sends a batch to the device. Waits for the step before, whose kernels may still read.
+    pub(super) fn begin(&mut self, batch: &Batch) {
+        batch.assert_consistent();
+        let sequences = row_sequences(batch);
+        let pieces = pieces(batch);
+        let arrays: [&[u32]; ARRAYS] = [
+            &batch.tokens,
+            &batch.positions,
+            &sequences,
+            &batch.seq_indptr,
+            &batch.page_indptr,
+            &batch.page_indices,
+            &pieces,
+            &batch.logit_rows,
+        ];
+        let words = COUNT_WORDS + arrays.iter().map(|array| array.len()).sum::<usize>();
+        self.device.stream.synchronize().expect("the step before");
+        if words * 4 > self.image.len() {
+            (self.pinned, self.image) =
+                room(&self.device, words.next_power_of_two()).expect("memory for a larger step");
+        }
+        self.extent = extent(batch, pieces.len() / 3);
+        let Extent { rows, sequences, pieces, logits, .. } = self.extent;
+        let mut at = 0;
+        let mut append = |array: &[u32], bytes: &mut [u8]| {
+            let start = at;
+            for (to, word) in bytes[at * 4..].chunks_exact_mut(4).zip(array) {
+                to.copy_from_slice(&word.to_le_bytes());
+            }
+            at += array.len();
+            start
+        };
+        let bytes = self.pinned.bytes_mut();
+        append(&[rows, sequences, pieces, logits], bytes);
+        self.starts = arrays.map(|array| append(array, bytes));
+        self.image.write_pinned(0, &self.pinned, words * 4);
+    }
+
+    /// For kernels.
+    pub(super) fn view(&self) -> StepView {
+        let counts = self.image.address();
+        StepView { counts, arrays: self.starts.map(|start| counts + start as u64 * 4) }
+    }
+}
+
+fn room(device: &Arc<Device>, words: usize) -> Result<(PinnedBuffer, DeviceBuffer), DeviceError> {
+    const WHAT: &str = "a step's batch";
+    let pinned = PinnedBuffer::new(device, words * 4, WHAT)?;
+    Ok((pinned, DeviceBuffer::new(device, words * 4, WHAT)?))
+}
+
+/// `[rows]` sequence of each row.
+fn row_sequences(batch: &Batch) -> Vec<u32> {
+    let mut sequences = vec![0; batch.rows()];
+    for (sequence, bounds) in batch.seq_indptr.windows(2).enumerate() {
+        sequences[bounds[0] as usize..bounds[1] as usize].fill(sequence as u32);
+    }
+    sequences
+}
+
+/// `[pieces, 3]`: first row, rows, slot. Pieces start at the segments' starts, so that how a
+/// segment is cut depends on its rows alone.
+fn pieces(batch: &Batch) -> Vec<u32> {
+    let mut pieces = Vec::new();
+    for segment in &batch.segments {
+        let slot = segment.adapter.map_or(NO_ADAPTER, |slot| slot.0);
+        for first in segment.rows.clone().step_by(PIECE_ROWS as usize) {
+            pieces.extend([first, PIECE_ROWS.min(segment.rows.end - first), slot]);
+        }
+    }
+    pieces
+}
+
+fn extent(batch: &Batch, pieces: usize) -> Extent {
+    let longest = |indptr: &[u32]| indptr.windows(2).map(|b| b[1] - b[0]).max().unwrap_or(0);
+    Extent {
+        rows: batch.rows() as u32,
+        sequences: batch.sequences() as u32,
+        pieces: pieces as u32,
+        logits: batch.logit_rows.len() as u32,
+        longest_part: longest(&batch.seq_indptr),
+        longest_pages: longest(&batch.page_indptr),
+        has_lora: batch.has_lora(),
+    }
+}

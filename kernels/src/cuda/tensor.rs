@@ -1,0 +1,65 @@
+//! Weights and activations on the device.
+
+use std::sync::Arc;
+
+use super::{device::Device, memory::DeviceBuffer};
+use crate::{DeviceError, Dtype};
+
+/// A weight matrix `[rows, cols]` = `[out, in]`, row-major, as the checkpoint stores it.
+pub struct Matrix {
+    pub(super) data: DeviceBuffer,
+    pub(super) dtype: Dtype,
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+}
+
+/// A weight vector in f32.
+pub struct Vector {
+    pub(super) data: DeviceBuffer,
+    pub(super) len: usize,
+}
+
+/// Activations `[rows, cols]`, row-major. The operation that writes them chooses the element type:
+/// what feeds a bf16 product is bf16, the residual stream and sums are f32.
+pub struct Tensor {
+    pub(super) data: DeviceBuffer,
+    pub(super) dtype: Dtype,
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+}
+
+impl Tensor {
+    /// Room for `rows_max` rows of either type.
+    pub(super) fn new(
+        device: &Arc<Device>,
+        rows_max: usize,
+        cols: usize,
+    ) -> Result<Self, DeviceError> {
+        let data = DeviceBuffer::new(device, rows_max * cols * 4, "activations")?;
+        Ok(Self { data, dtype: Dtype::F32, rows: 0, cols })
+    }
+
+    /// Says what an operation is about to write.
+    pub(super) fn become_rows(&mut self, rows: usize, dtype: Dtype) {
+        assert!(rows * self.cols * dtype.size() <= self.data.len(), "room for {rows} rows");
+        (self.rows, self.dtype) = (rows, dtype);
+    }
+}
+
+impl Tensor {
+    /// The rows as f32, waiting for what writes them.
+    pub(super) fn values(&self) -> Vec<f32> {
+        let bytes = self.data.read(self.rows * self.cols * self.dtype.size());
+        match self.dtype {
+            Dtype::F32 => {
+                let word = |word: &[u8]| f32::from_le_bytes([word[0], word[1], word[2], word[3]]);
+                bytes.chunks_exact(4).map(word).collect()
+            }
+            Dtype::Bf16 | Dtype::F16 => {
+                let half = |pair: &[u8]| u16::from_le_bytes([pair[0], pair[1]]);
+                let wide = |pair| half::bf16::from_bits(half(pair)).to_f32();
+                bytes.chunks_exact(2).map(wide).collect()
+            }
+        }
+    }
+}
