@@ -15,7 +15,7 @@ use std::{num::NonZero, thread};
 use clap::{Args, ValueEnum};
 use switchyard_kernels::{DeviceError, Dtype, cpu::Isa};
 
-use crate::{checkpoint::CheckpointError, engine::SubmitError, model::PackError};
+use crate::{checkpoint::CheckpointError, device::Device, engine::SubmitError, model::PackError};
 use workload::Workload;
 
 /// What to measure.
@@ -48,8 +48,8 @@ pub struct BenchArgs {
     /// Element type of weights, adapters and KV [default: the checkpoint's; bf16 for a shape]
     #[arg(long, value_parser = parse_dtype)]
     dtype: Option<Dtype>,
-    /// What runs the model
-    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    /// What runs the model: auto, cpu, or cuda:N
+    #[arg(long, default_value = "cpu")]
     device: Device,
     /// Threads of the CPU backend [default: one per processor]
     #[arg(long)]
@@ -90,12 +90,6 @@ impl AdapterMode {
             Self::Distinct => batch,
         }
     }
-}
-
-/// Where the model runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Device {
-    Cpu,
 }
 
 fn parse_dtype(name: &str) -> Result<Dtype, String> {
@@ -139,12 +133,9 @@ pub enum BenchError {
 pub fn run(args: BenchArgs) -> Result<(), BenchError> {
     let processors = thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
     let threads = args.threads.unwrap_or(processors).get();
-    let isa = args.isa.unwrap_or_else(Isa::best);
     let read_bandwidth = floor::read_bandwidth(threads);
     eprintln!("{}: {threads} threads read {:.1} GB/s", args.model, read_bandwidth / 1e9);
-    let workload = match args.device {
-        Device::Cpu => Workload::on_cpu(&args, isa, threads)?,
-    };
+    let workload = Workload::start(&args)?;
     for &mode in &args.adapters {
         for &batch in &args.batch {
             let measured = workload.measure(&args, mode, batch as usize)?;

@@ -17,15 +17,13 @@ mod source;
 mod tests;
 mod units;
 
-use std::{
-    collections::BTreeMap, net::SocketAddr, num::NonZeroUsize, path::Path, path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
 
 use switchyard_kernels::{Dtype, cpu::Isa};
 
 use crate::{
-    adapters::AdapterOptions, engine::EngineLimits, generation::RequestLimits, plugins::PluginSpec,
+    adapters::AdapterOptions, device::DeviceOptions, engine::EngineLimits,
+    generation::RequestLimits, plugins::PluginSpec,
 };
 
 pub use diagnostic::ConfigError;
@@ -108,23 +106,10 @@ pub struct ModelSource {
 /// The engine and its device.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
-    /// What runs the kernels.
-    pub device: Device,
-    /// Path through the kernels; `None` is the best one there is.
-    pub isa: Option<Isa>,
-    /// `None` is one per core.
-    pub threads: Option<NonZeroUsize>,
+    /// What runs the kernels, and how.
+    pub device: DeviceOptions,
     /// How much it may take on.
     pub limits: EngineLimits,
-}
-
-/// What runs the kernels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Device {
-    /// The best one there is.
-    Auto,
-    /// The processor.
-    Cpu,
 }
 
 /// How log lines are written.

@@ -7,9 +7,9 @@
 //! 7 cli, serve, bench, compare, reload, config   read -> check -> wire
 //! 6 http                                     routes, wire types, SSE, status codes
 //! 5 generation                       route -> render -> encode -> submit -> decode -> parse
-//! 4 plugins, adapters, tokenizer, template, checkpoint, chat, watch
+//! 4 plugins, adapters, tokenizer, template, checkpoint, kernel_cache, chat, watch
 //! ---------------------------------------- below: no async, no file IO, no serde, no text
-//! 3 engine                                   its own thread: schedule, assemble, forward, sample
+//! 3 engine, device                           its own thread: schedule, assemble, forward, sample
 //! 2 model                                    configuration, weights, forward over a Backend
 //! 1 switchyard-kernels                       the Backend trait and its implementations
 //! ```
@@ -22,9 +22,11 @@ pub mod checkpoint;
 pub mod cli;
 pub mod compare;
 pub mod config;
+pub mod device;
 pub mod engine;
 pub mod generation;
 pub mod http;
+pub mod kernel_cache;
 pub mod model;
 pub mod plugins;
 pub mod reload;

@@ -34,6 +34,7 @@ use crate::{
 use adapters::AdapterTable;
 use compiler::Source;
 use device::Device;
+pub use device::devices;
 use launch::{Grid, Parameters, launch};
 use memory::DeviceBuffer;
 use module::Modules;

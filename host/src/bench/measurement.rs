@@ -36,8 +36,7 @@ struct Line<'a> {
     prompt: u32,
     output: u32,
     dtype: &'static str,
-    threads: usize,
-    isa: &'static str,
+    device: String,
     read_gb_s: f64,
 }
 
@@ -71,8 +70,7 @@ impl Measurement {
             prompt: args.prompt,
             output: args.output,
             dtype: dtype.name(),
-            threads: workload.threads,
-            isa: workload.isa.name(),
+            device: args.device.to_string(),
             read_gb_s: round(read_bandwidth / 1e9, 1),
         };
         serde_json::to_string(&line).expect("numbers and strings always serialise")

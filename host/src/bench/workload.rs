@@ -6,16 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use switchyard_kernels::{
-    Dtype, PAGE_TOKENS,
-    cpu::{Cpu, Isa},
-};
+use switchyard_kernels::{Dtype, PAGE_TOKENS};
 
 use super::{AdapterMode, BenchArgs, BenchError, measurement::Measurement, shape};
 use crate::{
     checkpoint::Checkpoint,
-    engine::{Engine, EngineHandle, EngineLimits, NewSequence, Sampling},
-    model::{AdapterId, AdapterImage, HostWeights, LoraWeights, Model, ModelConfig},
+    device::DeviceOptions,
+    engine::{EngineHandle, EngineLimits, NewSequence, Sampling},
+    kernel_cache::KernelCache,
+    model::{AdapterId, AdapterImage, HostWeights, LoraWeights, ModelConfig},
 };
 
 /// Rows of the largest step: prompts beyond it are prefilled in chunks.
@@ -25,14 +24,12 @@ const MAX_STEP_TOKENS: usize = 2048;
 pub(super) struct Workload {
     pub(super) config: ModelConfig,
     pub(super) dtype: Dtype,
-    pub(super) isa: Isa,
-    pub(super) threads: usize,
     engine: EngineHandle,
     adapters: Vec<Arc<AdapterImage>>,
 }
 
 impl Workload {
-    pub(super) fn on_cpu(args: &BenchArgs, isa: Isa, threads: usize) -> Result<Self, BenchError> {
+    pub(super) fn start(args: &BenchArgs) -> Result<Self, BenchError> {
         let (config, weights) = weights(args)?;
         let dtype = weights.dtype();
         let largest = args.batch.iter().copied().max().unwrap_or(1) as usize;
@@ -40,10 +37,14 @@ impl Workload {
         let pack = |i| pack(&config, dtype, args.rank, i);
         let adapters = (0..adapters).map(pack).collect::<Result<Vec<_>, _>>()?;
         let limits = limits(args, &config, dtype, &adapters);
-        let shape = config.clone();
-        let load = move || Model::new(Cpu::new(isa, threads)?, &shape, weights, limits.model());
-        let engine = Engine::spawn(load, limits)?;
-        Ok(Self { config, dtype, isa, threads, engine, adapters })
+        let options = DeviceOptions {
+            device: args.device,
+            isa: args.isa,
+            threads: args.threads,
+            kernel_cache: KernelCache::default_dir(),
+        };
+        let engine = options.start(config.clone(), weights, limits)?;
+        Ok(Self { config, dtype, engine, adapters })
     }
 
     /// Times one batch size in one mode.

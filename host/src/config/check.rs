@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    num::NonZeroUsize,
+    num::NonZero,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -10,7 +10,7 @@ use std::{
 use switchyard_kernels::{Dtype, cpu::Isa};
 
 use super::{
-    Config, ConfigError, Device, EngineConfig, FixedConfig, LiveConfig, LogFormat, ModelSource,
+    Config, ConfigError, EngineConfig, FixedConfig, LiveConfig, LogFormat, ModelSource,
     diagnostic::{Diagnostic, locate},
     node::Place,
     reader::{Reader, Section},
@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     adapters::AdapterOptions,
+    device::{Device, DeviceOptions},
     engine::EngineLimits,
     generation::RequestLimits,
     plugins::{PluginLimits, PluginSpec},
@@ -133,14 +134,21 @@ fn directory_name(path: &Path) -> String {
 
 fn engine<'a>(reader: &mut Reader<'a>, top: &Section<'a>) -> EngineConfig {
     let section = &reader.section(top, "engine");
-    let devices = [("auto", Device::Auto), ("cpu", Device::Cpu)];
+    let place = reader.resolver();
     let isas: Vec<_> =
         [("auto", None)].into_iter().chain(Isa::ALL.map(|isa| (isa.name(), Some(isa)))).collect();
     EngineConfig {
-        device: reader.get(section, "device", Device::Auto, |node| node.choice(&devices)),
-        isa: reader.get(section, "isa", None, |node| node.choice(&isas)),
-        threads: reader
-            .get(section, "threads", None, |node| node.count(0..=1024).map(NonZeroUsize::new)),
+        device: DeviceOptions {
+            device: reader.get(section, "device", Device::Auto, |node| {
+                node.parsed("\"auto\", \"cpu\" or \"cuda:N\"", |text| text.parse().ok())
+            }),
+            isa: reader.get(section, "isa", None, |node| node.choice(&isas)),
+            threads: reader
+                .get(section, "threads", None, |node| node.count(0..=1024).map(NonZero::new)),
+            kernel_cache: reader.get(section, "kernel_cache", KernelCache::default_dir(), |node| {
+                place.resolve(node)
+            }),
+        },
         limits: EngineLimits {
             pool_bytes: reader
                 .get(section, "memory", 512 << 20, |node| node.size(MIB..=64 * 1024 * GIB)),

@@ -26,6 +26,7 @@ pub(super) const KEYS: &[(&str, Applies)] = &[
     ("model.dtype", AtRestart),
     ("engine.device", AtRestart),
     ("engine.isa", AtRestart),
+    ("engine.kernel_cache", AtRestart),
     ("engine.threads", AtRestart),
     ("engine.memory", AtRestart),
     ("engine.max_running", AtRestart),

@@ -2,23 +2,19 @@
 
 use std::{
     path::Path,
-    thread::available_parallelism,
     time::{Instant, SystemTime},
 };
 
-use switchyard_kernels::{
-    Dtype,
-    cpu::{Cpu, Isa},
-};
+use switchyard_kernels::Dtype;
 
 use super::{StartError, progress::Progress};
 use crate::{
     adapters::BaseIdentity,
     checkpoint::Checkpoint,
-    config::{Config, Device, EngineConfig, FixedConfig},
-    engine::{Engine, EngineHandle},
+    config::{Config, EngineConfig, FixedConfig},
+    engine::EngineHandle,
     generation::BaseInfo,
-    model::{HostWeights, Model, ModelConfig},
+    model::ModelConfig,
     template::ChatTemplate,
     tokenizer::Tokenizer,
 };
@@ -100,9 +96,8 @@ impl Base {
         let weights =
             load.map_err(|why| StartError::Checkpoint { place: place(), why: Box::new(why) })?;
         let config = self.checkpoint.config.clone();
-        let engine = match fixed.engine.device {
-            Device::Auto | Device::Cpu => start_on_cpu(fixed.engine.clone(), config, weights)?,
-        };
+        let EngineConfig { device, limits } = fixed.engine.clone();
+        let engine = device.start(config, weights, limits)?;
         let (slabs, slab_bytes) = (engine.slabs(), engine.slab_bytes());
         tracing::info!(
             model = self.summary(),
@@ -113,21 +108,4 @@ impl Base {
         );
         Ok(engine)
     }
-}
-
-fn start_on_cpu(
-    engine: EngineConfig,
-    config: ModelConfig,
-    weights: HostWeights,
-) -> Result<EngineHandle, StartError> {
-    let cores = || available_parallelism().map_or(1, |cores| cores.get());
-    let threads = engine.threads.map_or_else(cores, |threads| threads.get());
-    let isa = engine.isa.unwrap_or_else(Isa::best);
-    let limits = engine.limits;
-    let load = move || {
-        let model = Model::new(Cpu::new(isa, threads)?, &config, weights, limits.model())?;
-        tracing::info!(device = model.device(), "engine starts");
-        Ok(model)
-    };
-    Ok(Engine::spawn(load, limits)?)
 }

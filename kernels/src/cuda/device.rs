@@ -24,7 +24,7 @@ pub(super) struct Device {
 impl Device {
     /// Opens the GPU of that number, or says what is missing.
     pub(super) fn open(ordinal: usize) -> Result<Arc<Self>, DeviceError> {
-        let count = count()?;
+        let count = devices()?;
         if count <= ordinal {
             let plural = if count == 1 { "" } else { "s" };
             return Err(DeviceError::Unavailable(format!(
@@ -56,8 +56,8 @@ impl Device {
     }
 }
 
-/// GPUs that the driver sees.
-fn count() -> Result<usize, DeviceError> {
+/// GPUs that the driver sees, at least one; an error says what is missing.
+pub fn devices() -> Result<usize, DeviceError> {
     // SAFETY: looks a library up by name; its initialisers are the driver's own.
     if !unsafe { sys::is_culib_present() } {
         return Err(DeviceError::Unavailable(
@@ -67,7 +67,8 @@ fn count() -> Result<usize, DeviceError> {
         ));
     }
     let counted = result::init().and_then(|()| CudaContext::device_count());
-    let count = counted.map_err(|error| unavailable("the NVIDIA driver has no usable GPU", error))?;
+    let count =
+        counted.map_err(|error| unavailable("the NVIDIA driver has no usable GPU", error))?;
     Ok(count.unsigned_abs() as usize)
 }
 

@@ -1,0 +1,149 @@
+//! What runs the kernels, and an engine started on it. The only place that tells backends apart.
+
+use std::{fmt, num::NonZero, path::PathBuf, str::FromStr, thread::available_parallelism};
+
+use switchyard_kernels::{
+    Backend, DeviceError,
+    cpu::{Cpu, Isa},
+    cuda::{self, Cuda},
+};
+
+use crate::{
+    engine::{Engine, EngineHandle, EngineLimits},
+    kernel_cache::KernelCache,
+    model::{HostWeights, Model, ModelConfig},
+};
+
+/// What runs the kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// The first GPU if there is one, else the processor.
+    Auto,
+    /// The processor.
+    Cpu,
+    /// The GPU of that number.
+    Cuda(usize),
+}
+
+/// How a device is used.
+#[derive(Clone, Debug)]
+pub struct DeviceOptions {
+    /// Which.
+    pub device: Device,
+    /// Path through the CPU kernels; `None` is the best one there is.
+    pub isa: Option<Isa>,
+    /// Threads of the CPU backend; `None` is one per core.
+    pub threads: Option<NonZero<usize>>,
+    /// Where compiled GPU kernels are kept.
+    pub kernel_cache: PathBuf,
+}
+
+/// Text that names no device.
+#[derive(Debug, thiserror::Error)]
+#[error("use \"auto\", \"cpu\" or \"cuda:N\" with the number of a GPU, from 0")]
+pub struct UnknownDevice;
+
+impl FromStr for Device {
+    type Err = UnknownDevice;
+
+    fn from_str(text: &str) -> Result<Self, UnknownDevice> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            _ => {
+                let number = text.strip_prefix("cuda:").ok_or(UnknownDevice)?;
+                let plain = number.bytes().all(|byte| byte.is_ascii_digit());
+                let number = number.parse().ok().filter(|_| plain).ok_or(UnknownDevice)?;
+                Ok(Self::Cuda(number))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+impl Device {
+    /// The device that `Auto` stands for here. A GPU that is there but lacks software is taken, so
+    /// that its start says what is missing.
+    fn resolve(self) -> Self {
+        if self != Self::Auto {
+            return self;
+        }
+        match cuda::devices() {
+            Ok(_) => Self::Cuda(0),
+            Err(why) => {
+                tracing::info!("device = \"auto\" is the processor: {why}");
+                Self::Cpu
+            }
+        }
+    }
+}
+
+impl DeviceOptions {
+    /// Starts an engine with these weights.
+    pub fn start(
+        self,
+        config: ModelConfig,
+        weights: HostWeights,
+        limits: EngineLimits,
+    ) -> Result<EngineHandle, DeviceError> {
+        match self.device.resolve() {
+            Device::Cuda(number) => {
+                let cache = KernelCache::new(self.kernel_cache);
+                spawn(move || Cuda::new(number, &cache), config, weights, limits)
+            }
+            Device::Cpu | Device::Auto => {
+                let cores = || available_parallelism().map_or(1, NonZero::get);
+                let threads = self.threads.map_or_else(cores, NonZero::get);
+                let isa = self.isa.unwrap_or_else(Isa::best);
+                spawn(move || Cpu::new(isa, threads), config, weights, limits)
+            }
+        }
+    }
+}
+
+fn spawn<B: Backend>(
+    open: impl FnOnce() -> Result<B, DeviceError> + Send + 'static,
+    config: ModelConfig,
+    weights: HostWeights,
+    limits: EngineLimits,
+) -> Result<EngineHandle, DeviceError> {
+    let load = move || {
+        let model = Model::new(open()?, &config, weights, limits.model())?;
+        tracing::info!(device = model.device(), "engine starts");
+        Ok(model)
+    };
+    Engine::spawn(load, limits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for device in [Device::Auto, Device::Cpu, Device::Cuda(0), Device::Cuda(17)] {
+            assert_eq!(device.to_string().parse::<Device>().ok(), Some(device));
+        }
+        for wrong in ["", "gpu", "CPU", "cuda", "cuda:", "cuda:-1", "cuda:+1", "cuda:x", "cuda:0 "]
+        {
+            assert!(wrong.parse::<Device>().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_gpu_auto_is_the_processor() {
+        let Err(why) = cuda::devices() else { return println!("skipped: there is a GPU") };
+        assert!(why.to_string().contains("NVIDIA driver"), "{why}");
+        assert_eq!(Device::Auto.resolve(), Device::Cpu);
+        assert_eq!(Device::Cuda(3).resolve(), Device::Cuda(3));
+    }
+}
