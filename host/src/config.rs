@@ -19,7 +19,7 @@ mod units;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
 
-use switchyard_kernels::{Dtype, cpu::Isa};
+use switchyard_kernels::Dtype;
 
 use crate::{
     adapters::AdapterOptions, device::DeviceOptions, engine::EngineLimits,

@@ -21,6 +21,7 @@ use crate::{
     device::{Device, DeviceOptions},
     engine::EngineLimits,
     generation::RequestLimits,
+    kernel_cache::KernelCache,
     plugins::{PluginLimits, PluginSpec},
 };
 
