@@ -6,10 +6,9 @@
 //! | [`library`] | bf16 by bf16 | bf16 |
 //! | [`plain`] | everything | f32 |
 //!
-//! Which way a product goes depends on its shape and on whether it has more than
-//! [`decode::ROWS_MAX`] rows; within one way of few rows, a row does not depend on their number.
-//! None looks at the step: all rows that `x` has are multiplied, and those of a captured launch
-//! beyond the batch come to nothing anybody reads.
+//! The first that takes a product computes it. What up to [`decode::ROWS_MAX`] rows get does not
+//! depend on how many they are. None looks at the step: all rows of `x` are multiplied, and nobody
+//! reads those that a captured launch has beyond the batch.
 
 mod decode;
 mod library;
@@ -33,11 +32,11 @@ pub(super) fn matmul(cx: &mut Context, x: &Tensor, w: &Matrix, y: &mut Tensor) {
         return y.become_rows(0, Dtype::F32);
     }
     let both_bf16 = x.dtype == Dtype::Bf16 && w.dtype == Dtype::Bf16;
-    match &w.map {
-        Some(map) if both_bf16 && x.rows <= decode::ROWS_MAX => {
-            decode::multiply(cx, x, (w, map), y)
-        }
-        _ if both_bf16 && cx.library.multiply(x, w, y) => {}
-        _ => plain::multiply(cx, x, w, y),
+    let few = both_bf16 && x.rows <= decode::ROWS_MAX;
+    if let (true, Some(map)) = (few, &w.map) {
+        return decode::multiply(cx, x, (w, map), y);
+    }
+    if !(both_bf16 && cx.library.multiply(x, w, y)) {
+        plain::multiply(cx, x, w, y);
     }
 }

@@ -19,8 +19,9 @@ const WORKSPACE_BYTES: usize = 32 << 20;
 
 /// cuBLASLt, and how it computes the shapes that have come up.
 pub(in crate::cuda) struct Library {
-    engine: Engine,
+    /// `None` where it has no algorithm.
     plans: HashMap<Shape, Option<Plan>>,
+    engine: Engine,
 }
 
 // SAFETY: a handle is good on every thread, descriptors are plain memory, and one owner uses them.
@@ -50,7 +51,7 @@ impl Library {
             DeviceError::Unavailable(format!("cuBLASLt did not start on {}: {error}", device.name))
         })?;
         let engine = Engine { device: device.clone(), handle, workspace };
-        Ok(Self { engine, plans: HashMap::new() })
+        Ok(Self { plans: HashMap::new(), engine })
     }
 
     /// `y = x w^T` in bf16: `x` `[rows, in]` and `w` `[out, in]` bf16. False, and nothing done, if

@@ -119,12 +119,13 @@ impl Plan {
     }
 }
 
-/// Whether an algorithm adds each sum up in one place.
+/// Whether an algorithm adds each sum up in one place. One that doesn't tell has passed the
+/// preference, which allows no other.
 fn is_whole(algorithm: &sys::cublasLtMatmulAlgo_t) -> bool {
     use sys::cublasLtMatmulAlgoConfigAttributes_t as Attribute;
     let splits = setting(algorithm, Attribute::CUBLASLT_ALGO_CONFIG_SPLITK_NUM);
     let scheme = setting(algorithm, Attribute::CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME);
-    splits.is_some_and(|splits| splits <= 1) && scheme == Some(0)
+    splits.is_none_or(|splits| splits <= 1) && scheme.is_none_or(|scheme| scheme == 0)
 }
 
 /// A setting of 32 bits.
