@@ -24,6 +24,7 @@ mod sample;
 mod shrink;
 mod step;
 mod tensor;
+mod tensor_map;
 
 use std::sync::Arc;
 
@@ -49,6 +50,7 @@ pub const SOURCES: &[Source] = &[
     attention::PREFILL,
     embed::SOURCE,
     gather::SOURCE,
+    matmul::DECODE,
     matmul::PLAIN,
     norm::SOURCE,
     rope_store::SOURCE,
@@ -63,6 +65,7 @@ struct Context {
     pool: Pool,
     step: Step,
     adapters: AdapterTable,
+    library: matmul::Library,
 }
 
 impl Context {
@@ -97,7 +100,8 @@ impl Cuda {
         let modules = Modules::load(&device, SOURCES, cache)?;
         let (pool, step) = (Pool::empty(&device)?, Step::empty(&device)?);
         let adapters = AdapterTable::empty(&device)?;
-        Ok(Self { cx: Context { device, modules, pool, step, adapters } })
+        let library = matmul::Library::open(&device)?;
+        Ok(Self { cx: Context { device, modules, pool, step, adapters, library } })
     }
 }
 
@@ -112,11 +116,7 @@ impl Backend for Cuda {
     }
 
     fn matrix(&mut self, host: HostMatrix) -> Result<Matrix, DeviceError> {
-        let HostMatrix { dtype, rows, cols, data } = host;
-        assert_eq!(data.len(), rows * cols * dtype.size(), "a whole matrix");
-        let mut buffer = DeviceBuffer::new(&self.cx.device, data.len(), "weights")?;
-        buffer.write(0, data.bytes());
-        Ok(Matrix { data: buffer, dtype, rows, cols })
+        Matrix::new(&self.cx.device, &host)
     }
 
     fn vector(&mut self, host: &[f32]) -> Result<Vector, DeviceError> {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{device::Device, memory::DeviceBuffer};
-use crate::{DeviceError, Dtype};
+use super::{device::Device, matmul, memory::DeviceBuffer, tensor_map::TensorMap};
+use crate::{DeviceError, Dtype, HostMatrix};
 
 /// A weight matrix `[rows, cols]` = `[out, in]`, row-major, as the checkpoint stores it.
 pub struct Matrix {
@@ -11,6 +11,20 @@ pub struct Matrix {
     pub(super) dtype: Dtype,
     pub(super) rows: usize,
     pub(super) cols: usize,
+    /// For products that copy it in boxes.
+    pub(super) map: Option<TensorMap>,
+}
+
+impl Matrix {
+    /// Takes a copy.
+    pub(super) fn new(device: &Arc<Device>, host: &HostMatrix) -> Result<Self, DeviceError> {
+        let &HostMatrix { dtype, rows, cols, ref data } = host;
+        assert_eq!(data.len(), rows * cols * dtype.size(), "a whole matrix");
+        let mut buffer = DeviceBuffer::new(device, data.len(), "weights")?;
+        buffer.write(0, data.bytes());
+        let map = matmul::weights_map(device, &buffer, dtype, [rows, cols]);
+        Ok(Self { data: buffer, dtype, rows, cols, map })
+    }
 }
 
 /// A weight vector in f32.
