@@ -20,9 +20,12 @@ const SHAPE: AttentionShape = AttentionShape {
     inv_freq: Vec::new(),
 };
 
+/// A name and what must hold.
+type Truth<B> = (&'static str, fn(&mut B));
+
 /// Every truth, each on a backend of its own.
 pub(crate) fn check_all<B: Backend>(backend: impl Fn() -> B) {
-    let truths: [(&str, fn(&mut B)); 6] = [
+    let truths: [Truth<B>; 6] = [
         ("rotation_is_complex_multiplication", rotation_is_complex_multiplication),
         ("equal_keys_give_the_mean_of_the_values_so_far", equal_keys_give_the_mean),
         ("attention_weighs_by_the_scaled_softmax", attention_weighs_by_the_scaled_softmax),
