@@ -73,6 +73,7 @@ fn assert_same_outputs(outputs: &[Output], expected: &[Output]) {
 fn check(case: &Case, seed: u64, operations: &[Operation]) {
     for fed in [false, true] {
         let Some(cuda) = open() else { return };
+        eprintln!("seed {seed}, {:?}, fed: {fed}", case.shape.dtype);
         let reference = Rig::new(case, cpu(Isa::Reference, 1), seed);
         let expected = whole(&mut reference.fed(fed), case, operations);
         let outputs = whole(&mut Rig::new(case, cuda, seed).fed(fed), case, operations);
