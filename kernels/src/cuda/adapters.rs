@@ -63,11 +63,19 @@ impl AdapterTable {
         }
     }
 
+    /// Columns that a row of `shrink` may take: the most of any slot.
+    pub(super) fn ranks_max(&self, layer: usize, site: Site) -> usize {
+        let rows = self.ranks.chunks(self.layers.max(1) * SITES.len());
+        let ranks = rows.map(|row| row[layer * SITES.len() + site as usize]);
+        ranks.max().unwrap_or(0) as usize
+    }
+
     /// Makes an adapter usable as `slot`.
     pub(super) fn bind(&mut self, pool: &Pool, slot: AdapterSlot, adapter: &ResidentAdapter) {
         assert_eq!(adapter.slabs.len(), adapter.map.slabs as usize, "every slab has a place");
         let slot = slot.0 as usize;
         let tiles = tile_count(&adapter.map);
+        assert!(tiles == 0 || adapter.map.dtype == pool.shape().dtype, "tiles in the base's type");
         let layers = pool.shape().layers;
         if self.bound.len() <= slot {
             self.bound.resize(slot + 1, None);

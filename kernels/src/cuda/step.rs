@@ -149,3 +149,19 @@ fn extent(batch: &Batch, pieces: usize) -> Extent {
         has_lora: batch.has_lora(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AdapterSlot, Segment};
+
+    #[test]
+    fn pieces_cover_the_rows_and_start_with_their_segments() {
+        let segment = |rows, slot: Option<u32>| Segment { rows, adapter: slot.map(AdapterSlot) };
+        let segments = vec![segment(0..3, None), segment(3..35, Some(7)), segment(35..52, Some(0))];
+        let batch = Batch { segments, ..Batch::default() };
+        let expected =
+            [[0, 3, NO_ADAPTER], [3, 16, 7], [19, 16, 7], [35, 16, 0], [51, 1, 0]].concat();
+        assert_eq!(pieces(&batch), expected);
+    }
+}

@@ -16,6 +16,39 @@ const HEADS: [(usize, usize, usize, usize); 6] =
     [(1, 1, 8, 4), (4, 2, 16, 8), (6, 2, 20, 7), (8, 1, 64, 32), (3, 3, 40, 10), (4, 1, 128, 64)];
 const RANKS: [usize; 10] = [1, 3, 4, 8, 12, 16, 24, 40, 64, 256];
 
+/// What a case is made of, beside chance.
+pub(crate) struct Plan {
+    pub(crate) dtype: Dtype,
+    /// Heads, key-value heads, elements per head, rotated pairs.
+    pub(crate) heads: (usize, usize, usize, usize),
+    pub(crate) hidden: usize,
+    pub(crate) intermediate: usize,
+    /// What ranks are drawn from.
+    pub(crate) ranks: &'static [usize],
+    pub(crate) adapters: usize,
+    /// Tokens in all and tokens before the batch under test, by sequence.
+    pub(crate) sequences: Vec<(usize, usize)>,
+}
+
+impl Plan {
+    /// Small and odd.
+    fn random(random: &mut Random) -> Self {
+        let sequence = |random: &mut Random| {
+            let len = 1 + random.below(40);
+            (len, random.below(len))
+        };
+        Self {
+            dtype: DTYPES[random.below(3)],
+            heads: HEADS[random.below(HEADS.len())],
+            hidden: 1 + random.below(150),
+            intermediate: 1 + random.below(150),
+            ranks: &RANKS,
+            adapters: 3,
+            sequences: (0..1 + random.below(5)).map(|_| sequence(random)).collect(),
+        }
+    }
+}
+
 /// One sequence: all its tokens are rows of the case's inputs.
 pub(crate) struct Sequence {
     /// First of its rows among the inputs.
@@ -47,27 +80,31 @@ pub(crate) struct Case {
 }
 
 impl Case {
+    /// A small one.
     pub(crate) fn new(seed: u64) -> Self {
         let random = &mut Random(seed);
-        let dtype = DTYPES[random.below(3)];
-        let (heads, kv_heads, head_dim, pairs) = HEADS[random.below(HEADS.len())];
+        let plan = Plan::random(random);
+        Self::planned(&plan, random)
+    }
+
+    pub(crate) fn planned(plan: &Plan, random: &mut Random) -> Self {
+        let (heads, kv_heads, head_dim, pairs) = plan.heads;
         let inv_freq = (0..pairs).map(|i| 100f32.powf(-(i as f32) / pairs as f32)).collect();
+        let dtype = plan.dtype;
         let shape = AttentionShape { layers: LAYERS, heads, kv_heads, head_dim, dtype, inv_freq };
-        let (hidden, intermediate) = (1 + random.below(150), 1 + random.below(150));
         let mut case = Self {
             shape,
-            hidden,
-            intermediate,
+            hidden: plan.hidden,
+            intermediate: plan.intermediate,
             slabs: 0,
             sequences: Vec::new(),
             adapters: Vec::new(),
             rows: 0,
         };
-        case.adapters = (0..3).map(|_| case.adapter(random)).collect();
-        for _ in 0..1 + random.below(5) {
-            let len = 1 + random.below(40);
-            let adapter = [None, Some(0), Some(1), Some(2)][random.below(4)].map(AdapterSlot);
-            let done = random.below(len);
+        case.adapters = (0..plan.adapters).map(|_| case.adapter(plan.ranks, random)).collect();
+        for &(len, done) in &plan.sequences {
+            let adapter = random.below(plan.adapters + 1).checked_sub(1);
+            let adapter = adapter.map(|slot| AdapterSlot(slot as u32));
             let sequence = Sequence { first: case.rows, len, done, adapter, pages: Vec::new() };
             case.sequences.push(sequence);
             case.rows += len;
@@ -75,6 +112,12 @@ impl Case {
         case.sequences.sort_by_key(|sequence| sequence.adapter);
         case.place(random);
         case
+    }
+
+    /// The same with one row of each sequence under test, its last.
+    pub(crate) fn decoding(mut self) -> Self {
+        self.sequences.iter_mut().for_each(|sequence| sequence.done = sequence.len - 1);
+        self
     }
 
     /// Inputs and outputs of a linear.
@@ -103,13 +146,14 @@ impl Case {
         }
     }
 
-    fn adapter(&self, random: &mut Random) -> Adapter {
+    fn adapter(&self, ranks: &[usize], random: &mut Random) -> Adapter {
         let mut image = Image { slab_bytes: self.shape.slab_bytes(), bytes: Vec::new() };
         let mut linears = Vec::new();
         for _ in 0..LAYERS {
             for linear in Linear::ALL {
                 let present = random.below(5) > 0;
-                let tiles = present.then(|| self.tiles(linear, random, &mut image));
+                let rank = ranks[random.below(ranks.len())];
+                let tiles = present.then(|| self.tiles((linear, rank), random, &mut image));
                 linears.push(tiles);
             }
         }
@@ -118,8 +162,12 @@ impl Case {
         Adapter { map, bytes: image.bytes, slabs: Vec::new() }
     }
 
-    fn tiles(&self, linear: Linear, random: &mut Random, image: &mut Image) -> LinearTiles {
-        let rank = RANKS[random.below(RANKS.len())];
+    fn tiles(
+        &self,
+        (linear, rank): (Linear, usize),
+        random: &mut Random,
+        image: &mut Image,
+    ) -> LinearTiles {
         let padded = rank.next_multiple_of(8);
         let (inputs, outputs) = self.widths(linear);
         let (a, b) = (random.values(rank * inputs), random.values(rank * outputs));

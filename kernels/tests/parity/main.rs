@@ -1,9 +1,11 @@
 //! Every operation on every path of this machine against the reference, and every path against
-//! itself: rows alone and among others, one thread and several, chunked and whole.
+//! itself: rows alone and among others, one thread and several, chunked and whole. The CUDA
+//! backend is such a path where there is a GPU.
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 mod case;
+mod cuda;
 mod matmul;
 mod random;
 mod rig;
@@ -11,10 +13,13 @@ mod sampling;
 mod truths;
 
 use proptest::prelude::*;
-use switchyard_kernels::cpu::Isa;
+use switchyard_kernels::{
+    Backend,
+    cpu::{Cpu, Isa},
+};
 
 use case::Case;
-use rig::{Output, Rig};
+use rig::{Operation, Output, Rig};
 
 /// So many random cases, and no file of past failures.
 pub(crate) fn cases(cases: u32) -> ProptestConfig {
@@ -29,12 +34,20 @@ pub(crate) fn paths() -> Vec<Isa> {
     run
 }
 
-/// Largest difference over the largest reference value.
+pub(crate) fn cpu(isa: Isa, threads: usize) -> Cpu {
+    Cpu::new(isa, threads).unwrap()
+}
+
 pub(crate) fn assert_close(name: &str, got: &[f32], expected: &[f32]) {
+    assert_within(1e-5, name, got, expected);
+}
+
+/// Largest difference over the largest reference value.
+pub(crate) fn assert_within(tolerance: f32, name: &str, got: &[f32], expected: &[f32]) {
     assert_eq!(got.len(), expected.len());
     let size = expected.iter().fold(0f32, |size, value| size.max(value.abs()));
     for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
-        let close = (got - expected).abs() <= 1e-5 * size;
+        let close = (got - expected).abs() <= tolerance * size;
         assert!(close, "{name}[{i}]: {got} instead of {expected}, largest {size}");
     }
 }
@@ -47,16 +60,25 @@ pub(crate) fn assert_same_bits(name: &str, got: &[f32], expected: &[f32]) {
 }
 
 /// Fills the pages before the batch under test, then runs it.
-fn whole(rig: &mut Rig<'_>, case: &Case) -> Vec<Output> {
+pub(crate) fn whole<B: Backend>(
+    rig: &mut Rig<'_, B>,
+    case: &Case,
+    operations: &[Operation],
+) -> Vec<Output> {
     let done = case.batch(case.sequences.iter().map(|s| (s, 0..s.done)));
-    if !done.1.is_empty() {
+    if operations.contains(&Operation::Attention) && !done.1.is_empty() {
         rig.store(&done);
     }
-    rig.run(&case.batch(case.sequences.iter().map(|s| (s, s.done..s.len))))
+    rig.run(&case.batch(case.sequences.iter().map(|s| (s, s.done..s.len))), operations)
+}
+
+/// Everything on one path.
+fn on(isa: Isa, threads: usize, case: &Case, seed: u64) -> Vec<Output> {
+    whole(&mut Rig::new(case, cpu(isa, threads), seed), case, &Operation::ALL)
 }
 
 /// Compares each row of a batch with the same row run alone, one token after the other.
-fn check_rows_alone(rig: &mut Rig<'_>, case: &Case, together: &[Output]) {
+fn check_rows_alone(rig: &mut Rig<'_, Cpu>, case: &Case, together: &[Output]) {
     let mut first = 0;
     for sequence in &case.sequences {
         for position in 0..sequence.len {
@@ -66,7 +88,7 @@ fn check_rows_alone(rig: &mut Rig<'_>, case: &Case, together: &[Output]) {
                 continue;
             }
             let row = first + position - sequence.done;
-            for (alone, together) in rig.run(&work).iter().zip(together) {
+            for (alone, together) in rig.run(&work, &Operation::ALL).iter().zip(together) {
                 let columns = row * together.cols..(row + 1) * together.cols;
                 assert_same_bits(alone.name, &alone.values, &together.values[columns]);
             }
@@ -81,9 +103,9 @@ proptest! {
     #[test]
     fn operations_match_the_reference(seed: u64) {
         let case = Case::new(seed);
-        let expected = whole(&mut Rig::new(&case, Isa::Reference, 1, seed), &case);
+        let expected = on(Isa::Reference, 1, &case, seed);
         for isa in paths() {
-            let outputs = whole(&mut Rig::new(&case, isa, 2, seed), &case);
+            let outputs = on(isa, 2, &case, seed);
             for (output, expected) in outputs.iter().zip(&expected) {
                 assert_close(output.name, &output.values, &expected.values);
             }
@@ -94,10 +116,10 @@ proptest! {
     fn rows_are_invariant(seed: u64) {
         let case = Case::new(seed);
         for isa in paths() {
-            let together = whole(&mut Rig::new(&case, isa, 1, seed), &case);
-            check_rows_alone(&mut Rig::new(&case, isa, 1, seed), &case, &together);
+            let together = on(isa, 1, &case, seed);
+            check_rows_alone(&mut Rig::new(&case, cpu(isa, 1), seed), &case, &together);
             for threads in 2..4 {
-                let outputs = whole(&mut Rig::new(&case, isa, threads, seed), &case);
+                let outputs = on(isa, threads, &case, seed);
                 for (output, expected) in outputs.iter().zip(&together) {
                     assert_same_bits(output.name, &output.values, &expected.values);
                 }

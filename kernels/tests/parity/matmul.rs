@@ -1,48 +1,54 @@
 //! Matrix products of all sizes.
 
 use proptest::prelude::*;
-use switchyard_kernels::{
-    Backend, Dtype,
-    cpu::{Cpu, Isa},
-};
+use switchyard_kernels::{Backend, Dtype, cpu::Isa};
 
 use crate::{
     assert_close, assert_same_bits,
     case::DTYPES,
-    paths,
+    cpu, paths,
     random::{Random, matrix},
-    rig::{load, poisoned},
+    rig::{Make, load, poisoned},
 };
 
-struct Shape {
-    rows: usize,
-    inputs: usize,
-    outputs: usize,
-    dtype: Dtype,
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) rows: usize,
+    pub(crate) inputs: usize,
+    pub(crate) outputs: usize,
+    pub(crate) dtype: Dtype,
 }
 
 /// `[rows, outputs]` of `x` times the weights of a seed.
-fn product((isa, threads): (Isa, usize), shape: &Shape, x: &[f32], seed: u64) -> Vec<f32> {
-    let mut cpu = Cpu::new(isa, threads).unwrap();
+pub(crate) fn product<B: Backend>(
+    (backend, make): (&mut B, Make<B>),
+    shape: &Shape,
+    x: &[f32],
+    seed: u64,
+) -> Vec<f32> {
     let w = Random(seed).matrix(shape.dtype, shape.outputs, shape.inputs);
-    let w = cpu.matrix(w).unwrap();
-    let mut y = poisoned(&mut cpu, x.len() / shape.inputs, shape.outputs);
-    let x = load(&mut cpu, shape.inputs, x);
-    cpu.matmul(&x, &w, &mut y);
-    cpu.read(&y)
+    let w = backend.matrix(w).unwrap();
+    let mut y = poisoned(backend, x.len() / shape.inputs, shape.outputs);
+    let x = make(backend, shape.inputs, x);
+    backend.matmul(&x, &w, &mut y);
+    backend.read(&y)
+}
+
+fn on((isa, threads): (Isa, usize), shape: &Shape, x: &[f32], seed: u64) -> Vec<f32> {
+    product((&mut cpu(isa, threads), load), shape, x, seed)
 }
 
 fn check(shape: &Shape, seed: u64) {
     let x = Random(!seed).values(shape.rows * shape.inputs);
-    let expected = product((Isa::Reference, 1), shape, &x, seed);
+    let expected = on((Isa::Reference, 1), shape, &x, seed);
     for isa in paths() {
-        let y = product((isa, 1), shape, &x, seed);
+        let y = on((isa, 1), shape, &x, seed);
         assert_close("matmul", &y, &expected);
         for threads in 2..4 {
-            assert_same_bits("threads", &product((isa, threads), shape, &x, seed), &y);
+            assert_same_bits("threads", &on((isa, threads), shape, &x, seed), &y);
         }
         for row in [0, shape.rows / 2, shape.rows - 1] {
-            let alone = product((isa, 1), shape, &x[row * shape.inputs..][..shape.inputs], seed);
+            let alone = on((isa, 1), shape, &x[row * shape.inputs..][..shape.inputs], seed);
             assert_same_bits("row", &alone, &y[row * shape.outputs..][..shape.outputs]);
         }
     }
@@ -76,7 +82,7 @@ fn shapes_of_models() {
 #[test]
 fn activations_are_rounded_for_bf16_weights() {
     for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
-        let mut cpu = Cpu::new(isa, 1).unwrap();
+        let mut cpu = cpu(isa, 1);
         // 1 + 2^-8 is halfway between 1 and 1 + 2^-7; 1 + 3 * 2^-8 between odd and even.
         let x = load(&mut cpu, 2, &[1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0]);
         for (dtype, expected) in [

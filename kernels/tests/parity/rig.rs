@@ -2,7 +2,6 @@
 
 use switchyard_kernels::{
     AdapterSlot, Backend, Batch, Delta, Dtype, Pending, ResidentAdapter, Segment, Site,
-    cpu::{Cpu, Isa, Tensor},
 };
 
 use crate::{
@@ -20,80 +19,144 @@ pub(crate) struct Output {
     pub(crate) values: Vec<f32>,
 }
 
-pub(crate) struct Rig<'a> {
-    pub(crate) cpu: Cpu,
-    case: &'a Case,
-    seed: u64,
+/// What a rig can run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Embed,
+    Shrink,
+    RopeStore,
+    /// With `gather`.
+    Norm,
+    Activate,
+    Attention,
 }
 
+impl Operation {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Embed, Self::Shrink, Self::RopeStore, Self::Norm, Self::Activate, Self::Attention];
+}
+
+pub(crate) struct Rig<'a, B: Backend> {
+    pub(crate) backend: B,
+    case: &'a Case,
+    seed: u64,
+    /// Whether the inputs of products and their results come out of a norm, in the element type
+    /// that the backend gives to what it feeds to products; else out of an embedding, in f32.
+    fed: bool,
+}
+
+/// How a tensor of so many columns is made of values.
+pub(crate) type Make<B> = fn(&mut B, usize, &[f32]) -> <B as Backend>::Tensor;
+
 /// A tensor of given values, by way of an embedding table.
-pub(crate) fn load(cpu: &mut Cpu, cols: usize, values: &[f32]) -> Tensor {
+pub(crate) fn load<B: Backend>(backend: &mut B, cols: usize, values: &[f32]) -> B::Tensor {
     let rows = values.len() / cols;
-    cpu.begin(&Batch {
+    backend.begin(&Batch {
         tokens: (0..rows as u32).collect(),
         positions: vec![0; rows],
         seq_indptr: vec![0, rows as u32],
         page_indptr: vec![0, 0],
         page_indices: Vec::new(),
         segments: vec![Segment { rows: 0..rows as u32, adapter: None }],
-        logit_rows: Vec::new(),
+        logit_rows: (0..rows as u32).collect(),
     });
-    let table = cpu.matrix(matrix(Dtype::F32, cols, values)).unwrap();
-    let mut tensor = cpu.tensor(rows, cols).unwrap();
-    cpu.embed(&table, &mut tensor);
+    let table = backend.matrix(matrix(Dtype::F32, cols, values)).unwrap();
+    let mut tensor = backend.tensor(rows, cols).unwrap();
+    backend.embed(&table, &mut tensor);
     tensor
 }
 
 /// A tensor that no operation may leave as it is.
-pub(crate) fn poisoned(cpu: &mut Cpu, rows: usize, cols: usize) -> Tensor {
-    load(cpu, cols, &vec![f32::NAN; rows * cols])
+pub(crate) fn poisoned<B: Backend>(backend: &mut B, rows: usize, cols: usize) -> B::Tensor {
+    load(backend, cols, &vec![f32::NAN; rows * cols])
 }
 
-impl<'a> Rig<'a> {
-    pub(crate) fn new(case: &'a Case, isa: Isa, threads: usize, seed: u64) -> Self {
-        let mut cpu = Cpu::new(isa, threads).unwrap();
-        cpu.reserve(&case.shape, case.slabs).unwrap();
+/// Values through a norm of weight 1.
+pub(crate) fn normed<B: Backend>(backend: &mut B, cols: usize, values: &[f32]) -> B::Tensor {
+    let mut out = poisoned(backend, values.len() / cols, cols);
+    let weight = backend.vector(&vec![1.0; cols]).unwrap();
+    let mut residual = load(backend, cols, values);
+    backend.norm(&mut residual, None, (&weight, 1e-5), &mut out);
+    out
+}
+
+impl<'a, B: Backend> Rig<'a, B> {
+    pub(crate) fn new(case: &'a Case, mut backend: B, seed: u64) -> Self {
+        backend.reserve(&case.shape, case.slabs).unwrap();
         for (slot, adapter) in case.adapters.iter().enumerate() {
             for (bytes, &slab) in adapter.bytes.chunks(case.shape.slab_bytes()).zip(&adapter.slabs)
             {
-                cpu.write_slab(slab, bytes);
+                backend.write_slab(slab, bytes);
             }
             let resident =
                 ResidentAdapter { map: adapter.map.clone(), slabs: adapter.slabs.clone() };
-            cpu.bind(AdapterSlot(slot as u32), resident);
+            backend.bind(AdapterSlot(slot as u32), resident);
         }
-        Self { cpu, case, seed }
+        Self { backend, case, seed, fed: false }
+    }
+
+    pub(crate) fn fed(self, fed: bool) -> Self {
+        Self { fed, ..self }
     }
 
     /// Random values of the `stream`-th input for some input rows.
-    fn input(&mut self, stream: u64, rows: &[usize], cols: usize) -> Tensor {
-        let all = Random(self.seed ^ stream << 32).values(self.case.rows * cols);
-        let values: Vec<f32> =
-            rows.iter().flat_map(|&row| all[row * cols..(row + 1) * cols].to_vec()).collect();
-        load(&mut self.cpu, cols, &values)
+    fn values(&self, stream: u64, rows: &[usize], cols: usize) -> Vec<f32> {
+        let row = |&row: &usize| {
+            let mut random = Random(self.seed ^ stream << 32 ^ (row as u64) << 40);
+            random.next();
+            random.values(cols)
+        };
+        rows.iter().flat_map(row).collect()
+    }
+
+    fn input(&mut self, stream: u64, rows: &[usize], cols: usize) -> B::Tensor {
+        let values = self.values(stream, rows, cols);
+        load(&mut self.backend, cols, &values)
+    }
+
+    /// An input or a result of a product.
+    fn product_input(&mut self, stream: u64, rows: &[usize], cols: usize) -> B::Tensor {
+        let values = self.values(stream, rows, cols);
+        let make: Make<B> = if self.fed { normed } else { load };
+        make(&mut self.backend, cols, &values)
+    }
+
+    fn vector(&mut self, len: usize) -> B::Vector {
+        self.backend.vector(&Random(self.seed).values(len)).unwrap()
     }
 
     /// Stores keys and values of a batch as they come, and returns the queries.
-    pub(crate) fn store(&mut self, (batch, rows): &(Batch, Vec<usize>)) -> Tensor {
+    pub(crate) fn store(&mut self, (batch, rows): &(Batch, Vec<usize>)) -> B::Tensor {
         let shape = &self.case.shape;
         let (width, queries) = (shape.qkv_width(), shape.heads * shape.head_dim);
         let y = self.input(1, rows, width);
-        let mut q = poisoned(&mut self.cpu, rows.len(), queries);
-        self.cpu.begin(batch);
-        self.cpu.rope_store(LAYER, Pending { y: &y, bias: None, delta: None }, &mut q);
+        let mut q = poisoned(&mut self.backend, rows.len(), queries);
+        self.backend.begin(batch);
+        self.backend.rope_store(LAYER, Pending { y: &y, bias: None, delta: None }, &mut q);
         q
     }
 
-    /// Every operation on a batch.
-    pub(crate) fn run(&mut self, work: &(Batch, Vec<usize>)) -> Vec<Output> {
+    /// Some operations on a batch.
+    pub(crate) fn run(
+        &mut self,
+        work: &(Batch, Vec<usize>),
+        operations: &[Operation],
+    ) -> Vec<Output> {
         let mut outputs = Vec::new();
-        for site in [Site::Qkv, Site::Output, Site::GateUp, Site::Down] {
-            outputs.push(self.shrink(work, site));
+        for operation in operations {
+            match operation {
+                Operation::Embed => self.embed(work, &mut outputs),
+                Operation::Shrink => {
+                    for site in [Site::Qkv, Site::Output, Site::GateUp, Site::Down] {
+                        outputs.push(self.shrink(work, site));
+                    }
+                }
+                Operation::RopeStore => self.rope_store(work, &mut outputs),
+                Operation::Norm => self.norm(work, &mut outputs),
+                Operation::Activate => self.activate(work, &mut outputs),
+                Operation::Attention => self.attention(work, &mut outputs),
+            }
         }
-        self.rope_store(work, &mut outputs);
-        self.norm(work, &mut outputs);
-        self.activate(work, &mut outputs);
-        self.attention(work, &mut outputs);
         outputs
     }
 
@@ -101,20 +164,30 @@ impl<'a> Rig<'a> {
         &mut self,
         outputs: &mut Vec<Output>,
         name: &'static str,
-        tensor: &Tensor,
+        tensor: &B::Tensor,
         cols: usize,
     ) {
-        let values = self.cpu.read(tensor);
+        let values = self.backend.read(tensor);
         outputs.push(Output { name, cols, values });
+    }
+
+    fn embed(&mut self, (batch, _): &(Batch, Vec<usize>), outputs: &mut Vec<Output>) {
+        let Case { hidden, rows, .. } = *self.case;
+        let table = Random(self.seed).matrix(self.case.shape.dtype, rows, hidden);
+        let table = self.backend.matrix(table).unwrap();
+        let mut out = poisoned(&mut self.backend, batch.rows(), hidden);
+        self.backend.begin(batch);
+        self.backend.embed(&table, &mut out);
+        self.push(outputs, "embed", &out, hidden);
     }
 
     fn shrink(&mut self, (batch, rows): &(Batch, Vec<usize>), site: Site) -> Output {
         let (inputs, _) = self.case.widths(site.linears()[0]);
-        let x = self.input(2, rows, inputs);
-        let mut s = poisoned(&mut self.cpu, rows.len(), RANKS_MAX);
-        self.cpu.begin(batch);
-        self.cpu.shrink(&x, LAYER, site, &mut s);
-        let mut values = self.cpu.read(&s);
+        let x = self.product_input(2, rows, inputs);
+        let mut s = poisoned(&mut self.backend, rows.len(), RANKS_MAX);
+        self.backend.begin(batch);
+        self.backend.shrink(&x, LAYER, site, &mut s);
+        let mut values = self.backend.read(&s);
         for segment in &batch.segments {
             let ranks = segment
                 .adapter
@@ -130,33 +203,33 @@ impl<'a> Rig<'a> {
     fn rope_store(&mut self, (batch, rows): &(Batch, Vec<usize>), outputs: &mut Vec<Output>) {
         let shape = self.case.shape.clone();
         let (width, queries) = (shape.qkv_width(), shape.heads * shape.head_dim);
-        let (y, s) = (self.input(3, rows, width), self.input(4, rows, RANKS_MAX));
-        let bias = Random(self.seed).values(width);
-        let mut q = poisoned(&mut self.cpu, rows.len(), queries);
-        self.cpu.begin(batch);
+        let (y, s) = (self.product_input(3, rows, width), self.input(4, rows, RANKS_MAX));
+        let bias = self.vector(width);
+        let mut q = poisoned(&mut self.backend, rows.len(), queries);
+        self.backend.begin(batch);
         let delta = Some(Delta { shrunk: &s, layer: LAYER, site: Site::Qkv });
-        self.cpu.rope_store(LAYER, Pending { y: &y, bias: Some(&bias), delta }, &mut q);
+        self.backend.rope_store(LAYER, Pending { y: &y, bias: Some(&bias), delta }, &mut q);
         self.push(outputs, "rope_store", &q, queries);
     }
 
     fn norm(&mut self, (batch, rows): &(Batch, Vec<usize>), outputs: &mut Vec<Output>) {
         let hidden = self.case.hidden;
-        let weight = Random(self.seed).values(hidden);
-        let (y, s) = (self.input(5, rows, hidden), self.input(6, rows, RANKS_MAX));
+        let weight = self.vector(hidden);
+        let (y, s) = (self.product_input(5, rows, hidden), self.input(6, rows, RANKS_MAX));
         for site in [Site::Output, Site::Down] {
             let mut residual = self.input(7, rows, hidden);
-            let mut out = poisoned(&mut self.cpu, rows.len(), hidden);
-            self.cpu.begin(batch);
+            let mut out = poisoned(&mut self.backend, rows.len(), hidden);
+            self.backend.begin(batch);
             let delta = Some(Delta { shrunk: &s, layer: LAYER, site });
             let add = Pending { y: &y, bias: None, delta };
-            self.cpu.norm(&mut residual, Some(add), (&weight, 1e-5), &mut out);
+            self.backend.norm(&mut residual, Some(add), (&weight, 1e-5), &mut out);
             self.push(outputs, "residual", &residual, hidden);
             self.push(outputs, "norm", &out, hidden);
-            let mut last = poisoned(&mut self.cpu, batch.logit_rows.len(), hidden);
-            self.cpu.begin(batch);
-            self.cpu.gather(&out, &mut last);
-            let gathered = self.cpu.read(&last);
-            let values = self.cpu.read(&out);
+            let mut last = poisoned(&mut self.backend, batch.logit_rows.len(), hidden);
+            self.backend.begin(batch);
+            self.backend.gather(&out, &mut last);
+            let gathered = self.backend.read(&last);
+            let values = self.backend.read(&out);
             for (i, &row) in batch.logit_rows.iter().enumerate() {
                 let expected = &values[row as usize * hidden..][..hidden];
                 assert_eq!(&gathered[i * hidden..][..hidden], expected, "gather");
@@ -166,20 +239,20 @@ impl<'a> Rig<'a> {
 
     fn activate(&mut self, (batch, rows): &(Batch, Vec<usize>), outputs: &mut Vec<Output>) {
         let width = self.case.intermediate;
-        let (y, s) = (self.input(8, rows, 2 * width), self.input(9, rows, RANKS_MAX));
-        let mut out = poisoned(&mut self.cpu, rows.len(), width);
-        self.cpu.begin(batch);
+        let (y, s) = (self.product_input(8, rows, 2 * width), self.input(9, rows, RANKS_MAX));
+        let mut out = poisoned(&mut self.backend, rows.len(), width);
+        self.backend.begin(batch);
         let delta = Some(Delta { shrunk: &s, layer: LAYER, site: Site::GateUp });
-        self.cpu.activate(Pending { y: &y, bias: None, delta }, &mut out);
+        self.backend.activate(Pending { y: &y, bias: None, delta }, &mut out);
         self.push(outputs, "activate", &out, width);
     }
 
     fn attention(&mut self, work: &(Batch, Vec<usize>), outputs: &mut Vec<Output>) {
         let queries = self.case.shape.heads * self.case.shape.head_dim;
         let q = self.store(work);
-        let mut out = poisoned(&mut self.cpu, work.1.len(), queries);
-        self.cpu.begin(&work.0);
-        self.cpu.attention(LAYER, &q, &mut out);
+        let mut out = poisoned(&mut self.backend, work.1.len(), queries);
+        self.backend.begin(&work.0);
+        self.backend.attention(LAYER, &q, &mut out);
         self.push(outputs, "attention", &out, queries);
     }
 }

@@ -3,14 +3,11 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use switchyard_kernels::{
-    Backend, SampleRow, Sampled,
-    cpu::{Cpu, Isa},
-};
+use switchyard_kernels::{Backend, SampleRow, Sampled, cpu::Isa};
 
-use crate::{random::Random, rig::load};
+use crate::{cpu, random::Random, rig::load};
 
-const GREEDY: SampleRow = SampleRow {
+pub(crate) const GREEDY: SampleRow = SampleRow {
     temperature: 0.0,
     top_k: 0,
     top_p: 1.0,
@@ -21,11 +18,18 @@ const GREEDY: SampleRow = SampleRow {
 };
 
 /// Draws once per way, each from the same logits.
-fn sample(logits: &[f32], rows: &[SampleRow]) -> Vec<Sampled> {
-    let mut cpu = Cpu::new(Isa::best(), 2).unwrap();
+pub(crate) fn sample_on<B: Backend>(
+    backend: &mut B,
+    logits: &[f32],
+    rows: &[SampleRow],
+) -> Vec<Sampled> {
     let values = logits.repeat(rows.len());
-    let logits = load(&mut cpu, logits.len(), &values);
-    cpu.sample(&logits, rows)
+    let logits = load(backend, logits.len(), &values);
+    backend.sample(&logits, rows)
+}
+
+fn sample(logits: &[f32], rows: &[SampleRow]) -> Vec<Sampled> {
+    sample_on(&mut cpu(Isa::best(), 2), logits, rows)
 }
 
 fn tokens(logits: &[f32], rows: &[SampleRow]) -> Vec<u32> {

@@ -1,0 +1,102 @@
+//! Sizes that reach the fast paths.
+
+use switchyard_kernels::Dtype;
+
+use crate::case::Plan;
+
+pub(crate) struct Named {
+    pub(crate) name: &'static str,
+    pub(crate) plan: Plan,
+}
+
+const RANKS: [usize; 8] = [8, 16, 24, 32, 64, 100, 128, 256];
+/// Sequence lengths around the borders of pages.
+const BORDERS: [usize; 12] = [1, 16, 17, 18, 40, 256, 257, 258, 15, 33, 100, 129];
+
+/// Sequences of which the last token is under test.
+fn decoding(lens: impl IntoIterator<Item = usize>) -> Vec<(usize, usize)> {
+    lens.into_iter().map(|len| (len, len - 1)).collect()
+}
+
+/// Every row is the last of its sequence.
+pub(crate) fn decode_plans() -> Vec<Named> {
+    let plan = Plan {
+        dtype: Dtype::Bf16,
+        heads: (8, 2, 64, 32),
+        hidden: 512,
+        intermediate: 1408,
+        ranks: &RANKS,
+        adapters: 5,
+        sequences: decoding(BORDERS),
+    };
+    let wide = || Plan { heads: (8, 2, 128, 64), hidden: 1024, sequences: Vec::new(), ..plan };
+    let names = |name, plan| Named { name, plan };
+    vec![
+        names(
+            "decode, 128 adapters, 128 sequences",
+            Plan {
+                ranks: &[8, 16],
+                adapters: 128,
+                sequences: decoding(BORDERS.into_iter().cycle().take(128)),
+                ..wide()
+            },
+        ),
+        names(
+            "decode, one adapter, 128 sequences",
+            Plan {
+                ranks: &[16],
+                adapters: 1,
+                sequences: decoding(BORDERS.into_iter().rev().cycle().take(128)),
+                ..wide()
+            },
+        ),
+        names(
+            "decode, long context",
+            Plan { adapters: 3, sequences: decoding([2100, 1025, 4, 700]), ..wide() },
+        ),
+        names(
+            "decode, one sequence",
+            Plan { ranks: &[64], adapters: 1, sequences: decoding([513]), ..wide() },
+        ),
+        names("decode, no adapter", Plan { adapters: 0, sequences: decoding(BORDERS), ..wide() }),
+        names("decode, f16", Plan { dtype: Dtype::F16, sequences: decoding(BORDERS), ..wide() }),
+        names("decode, f32", Plan { dtype: Dtype::F32, sequences: decoding(BORDERS), ..wide() }),
+        names("decode, heads of 64, ranks to 256", plan),
+    ]
+}
+
+/// Chunks of prompts beside decode rows.
+pub(crate) fn prefill_plans() -> Vec<Named> {
+    let chunks = || vec![(300, 100), (257, 0), (17, 16), (40, 7), (256, 240), (258, 257), (16, 0)];
+    let plan = |dtype, heads| Plan {
+        dtype,
+        heads,
+        hidden: 512,
+        intermediate: 1024,
+        ranks: &RANKS,
+        adapters: 4,
+        sequences: chunks(),
+    };
+    vec![
+        Named { name: "prefill, heads of 128", plan: plan(Dtype::Bf16, (8, 2, 128, 64)) },
+        Named { name: "prefill, heads of 64", plan: plan(Dtype::Bf16, (16, 4, 64, 32)) },
+        Named { name: "prefill, one head", plan: plan(Dtype::Bf16, (1, 1, 256, 64)) },
+        Named { name: "prefill, f16", plan: plan(Dtype::F16, (4, 1, 64, 32)) },
+        Named { name: "prefill, f32", plan: plan(Dtype::F32, (4, 4, 40, 10)) },
+    ]
+}
+
+/// More pieces than blocks, so that pieces share a pass over an adapter.
+pub(crate) fn long_prompts() -> Named {
+    let sequences = (0..6).map(|i| (1100 + 7 * i, 13)).chain([(40, 39), (41, 40)]).collect();
+    let plan = Plan {
+        dtype: Dtype::Bf16,
+        heads: (4, 1, 64, 32),
+        hidden: 256,
+        intermediate: 264,
+        ranks: &[8, 24],
+        adapters: 2,
+        sequences,
+    };
+    Named { name: "long prompts", plan }
+}
