@@ -38,6 +38,7 @@ use launch::{Grid, Parameters, launch};
 use memory::DeviceBuffer;
 use module::Modules;
 use pool::Pool;
+use sample::Sampler;
 use step::Step;
 pub use tensor::{Matrix, Tensor, Vector};
 
@@ -62,6 +63,7 @@ struct Context {
     pool: Pool,
     step: Step,
     adapters: AdapterTable,
+    sampler: Sampler,
 }
 
 impl Context {
@@ -95,8 +97,8 @@ impl Cuda {
         let device = Device::open(ordinal)?;
         let modules = Modules::load(&device, SOURCES, cache)?;
         let (pool, step) = (Pool::empty(&device)?, Step::empty(&device)?);
-        let adapters = AdapterTable::empty(&device)?;
-        Ok(Self { cx: Context { device, modules, pool, step, adapters } })
+        let (adapters, sampler) = (AdapterTable::empty(&device)?, Sampler::new(&device)?);
+        Ok(Self { cx: Context { device, modules, pool, step, adapters, sampler } })
     }
 }
 
