@@ -20,7 +20,7 @@ constexpr u32 NONE = 0xffffffffu;
 constexpr float FLOAT_MAX = 3.402823466e38f;
 static_assert((KEY_BITS + ID_BITS) % DIGIT == 0 && BINS == 2 * THREADS, "whole digits; two bins for each thread");
 
-// How a row is drawn (`RowImage` of sample.rs).
+// How a row is drawn, as `image` of sample.rs writes it.
 struct RowImage {
   double uniform;     // in (0, 1)
   float temperature;  // above 0, or greedy
@@ -105,6 +105,7 @@ template <class T, class F> __device__ void each_logit(u32 first, u32 end, u32 w
   }
 #pragma unroll 1
   for (u32 id = first + worker * N; id < end; id += workers * N) {
+    // 16 or 32 bytes; rows start at multiples of that, as N divides the vocabulary.
     Pack<T, N> pack = *reinterpret_cast<const Pack<T, N>*>(static_cast<const T*>(row.logits) + id);
     u32 bits = row.allowed(id / 32) >> (id % 32);
 #pragma unroll
