@@ -17,7 +17,7 @@ mod isa;
 mod lanes;
 mod matmul;
 mod norm;
-mod philox;
+pub(crate) mod philox;
 mod pool;
 mod product;
 mod reference;

@@ -40,6 +40,7 @@ use launch::{Grid, Parameters, launch};
 use memory::DeviceBuffer;
 use module::Modules;
 use pool::Pool;
+use sample::Sampler;
 use step::Step;
 pub use tensor::{Matrix, Tensor, Vector};
 
@@ -66,6 +67,7 @@ struct Context {
     step: Step,
     adapters: AdapterTable,
     library: matmul::Library,
+    sampler: Sampler,
 }
 
 impl Context {
@@ -99,9 +101,9 @@ impl Cuda {
         let device = Device::open(ordinal)?;
         let modules = Modules::load(&device, SOURCES, cache)?;
         let (pool, step) = (Pool::empty(&device)?, Step::empty(&device)?);
-        let adapters = AdapterTable::empty(&device)?;
+        let (adapters, sampler) = (AdapterTable::empty(&device)?, Sampler::new(&device)?);
         let library = matmul::Library::open(&device)?;
-        Ok(Self { cx: Context { device, modules, pool, step, adapters, library } })
+        Ok(Self { cx: Context { device, modules, pool, step, adapters, library, sampler } })
     }
 }
 

@@ -21,7 +21,7 @@ fn multiply(a: u32, b: u32) -> (u32, u32) {
 }
 
 /// A number in the open interval (0, 1): the first word of the stream `seed` at `position`.
-pub(super) fn uniform(seed: u64, position: u64) -> f64 {
+pub(crate) fn uniform(seed: u64, position: u64) -> f64 {
     let counter = [position as u32, (position >> 32) as u32, 0, 0];
     let [word, ..] = philox(counter, [seed as u32, (seed >> 32) as u32]);
     (f64::from(word) + 0.5) / 4_294_967_296.0
