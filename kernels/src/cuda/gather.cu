@@ -3,7 +3,8 @@
 
 template <class T, int V> __device__ void copy_row(const T* from, T* to, u32 hidden) {
   using Part = Pack<T, V>;
-  for (u32 i = threadIdx.x * V; i < hidden; i += blockDim.x * V) *reinterpret_cast<Part*>(to + i) = *reinterpret_cast<const Part*>(from + i);
+  for (u32 i = threadIdx.x * V; i < hidden; i += blockDim.x * V)
+    *reinterpret_cast<Part*>(to + i) = *reinterpret_cast<const Part*>(from + i);
 }
 
 template <class T> __device__ void gather(const Step& step, const void* x, void* out, u32 hidden) {

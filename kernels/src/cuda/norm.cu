@@ -15,9 +15,19 @@ struct Norm {
   void* out;            // [rows, hidden]
   float eps;
   u32 hidden;
-  u32 slices, slice;  // blocks of a row; columns of a block, a multiple of WARP_COLUMNS
+  u32 slices, slice;  // blocks of a row; columns of a block, a multiple of 64
   u32 pieces;         // bound of the step's, for which the image has room
 };
+
+// What stands in shared memory ahead of the slice.
+struct Block {
+  float warps[THREADS / WARP];  // sums of squares
+  float slices[SLICES_MAX];     // of the row
+  u32 slot;                     // of the row
+  u32 fill[15];                 // to 128 bytes
+};
+
+static_assert(sizeof(Block) == 128, "BLOCK_BYTES of cuda/norm.rs");
 
 // ---- clusters
 
@@ -41,36 +51,34 @@ __device__ inline void store_cluster(float* place, u32 block, float x) {
 }
 
 // Sum over the row: threads of a warp, then warps, then slices, each in ascending order. All blocks of the row have started.
-__device__ inline float row_sum(float x, u32 slice, u32 slices) {
-  __shared__ float warps[THREADS / WARP];
-  __shared__ float parts[SLICES_MAX];
+__device__ inline float row_sum(float x, u32 slice, u32 slices, Block& block) {
   x = warp_sum(x);
-  if (threadIdx.x % WARP == 0) warps[threadIdx.x / WARP] = x;
+  if (threadIdx.x % WARP == 0) block.warps[threadIdx.x / WARP] = x;
   __syncthreads();
   float part = 0;
 #pragma unroll
-  for (u32 i = 0; i < THREADS / WARP; i++) part += warps[i];
+  for (u32 i = 0; i < THREADS / WARP; i++) part += block.warps[i];
   if (slices == 1) return part;
-  if (threadIdx.x < slices) store_cluster(parts + slice, threadIdx.x, part);
+  if (threadIdx.x < slices) store_cluster(block.slices + slice, threadIdx.x, part);
   cluster_arrive();
   cluster_wait();
   float sum = 0;
-  for (u32 i = 0; i < slices; i++) sum += parts[i];
+  for (u32 i = 0; i < slices; i++) sum += block.slices[i];
   return sum;
 }
 
 // ----
 
 // The piece that has the row. All threads of the block get it.
-__device__ inline Piece piece_of(const Step& step, u32 pieces_bound, u32 row) {
-  __shared__ u32 slot;  // one piece has the row, so one thread writes
+__device__ inline Piece piece_of(const Step& step, u32 pieces_bound, u32 row, Block& block) {
   const u32 pieces = step.counts->pieces;
   for (u32 i = threadIdx.x; i < pieces_bound; i += THREADS) {
     const Piece piece = step.pieces[i];
-    if (i < pieces && row - piece.row < piece.rows) slot = piece.slot;  // wraps for later pieces
+    // One thread finds it; the difference wraps for later pieces.
+    if (i < pieces && row - piece.row < piece.rows) block.slot = piece.slot;
   }
   __syncthreads();
-  return {row, 1, slot};
+  return {row, 1, block.slot};
 }
 
 // Adds to the residual and leaves it in `x` too, where the delta stood. Gives the thread's sum of squares.
@@ -109,14 +117,16 @@ template <class T, int V> __device__ void scale_row(const Norm& norm, u32 row, u
 }
 
 template <class T, class Y, int V>
-__device__ void slice_of_row(const Pending& pending, const Norm& norm, u32 row, u32 begin, u32 end, bool lora, float* x) {
+__device__ void slice_of_row(const Pending& pending, const Norm& norm, u32 row, u32 begin, u32 end, bool lora, Block& block, float* x) {
   const float squares = add<Y, V>(pending, norm, row, begin, end, lora, x);
-  const float sum = row_sum(squares, blockIdx.x % norm.slices, norm.slices);
+  const float sum = row_sum(squares, blockIdx.x % norm.slices, norm.slices, block);
   scale_row<T, V>(norm, row, begin, end, 1 / sqrtf(sum / norm.hidden + norm.eps), x);
 }
 
 template <class T, class Y> __device__ void norm(const Step& step, const Pending& pending, const Norm& norm) {
-  alignas(16) extern __shared__ float x[];  // [slice] the delta, then the residual
+  alignas(16) extern __shared__ float shared[];
+  Block& block = *reinterpret_cast<Block*>(shared);
+  float* x = shared + sizeof(Block) / sizeof(float);  // [slice] the delta, then the residual
   release_successor();
   if (norm.slices > 1) cluster_arrive();
   const u32 row = blockIdx.x / norm.slices, begin = least(blockIdx.x % norm.slices * norm.slice, norm.hidden);
@@ -127,7 +137,7 @@ template <class T, class Y> __device__ void norm(const Step& step, const Pending
   if (row >= step.counts->rows) return;
   bool lora = false;
   if (pending.shrunk) {
-    const Piece piece = piece_of(step, norm.pieces, row);
+    const Piece piece = piece_of(step, norm.pieces, row, block);
     lora = has_delta(pending, piece);
     if (lora) {
       for (u32 i = begin + threadIdx.x / WARP * WARP_COLUMNS; i < end; i += THREADS / WARP * WARP_COLUMNS)
@@ -135,8 +145,8 @@ template <class T, class Y> __device__ void norm(const Step& step, const Pending
       __syncthreads();
     }
   }
-  if (norm.hidden % 4 == 0) slice_of_row<T, Y, 4>(pending, norm, row, begin, end, lora, x);
-  else slice_of_row<T, Y, 1>(pending, norm, row, begin, end, lora, x);
+  if (norm.hidden % 4 == 0) slice_of_row<T, Y, 4>(pending, norm, row, begin, end, lora, block, x);
+  else slice_of_row<T, Y, 1>(pending, norm, row, begin, end, lora, block, x);
 }
 
 #define KERNEL extern "C" __global__ void __launch_bounds__(THREADS, 4)

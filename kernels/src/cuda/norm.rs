@@ -14,6 +14,8 @@ pub(super) const SOURCE: Source = Source { name: "norm", text: include_str!("nor
 /// As in `norm.cu`.
 const THREADS: u32 = 256;
 const SLICES_MAX: u32 = 8;
+/// Bytes of its `Block`.
+const BLOCK_BYTES: u32 = 128;
 /// Slices are whole warps' shares.
 const SLICE_UNIT: u32 = 64;
 /// Rows up to which a step is one of decoding and a row is spread widely.
@@ -56,8 +58,8 @@ pub(super) fn norm(
     }
     let kernel = variant(cx, "norm", add.map_or(Dtype::F32, |add| add.y.dtype));
     let (slices, slice) = slices(&cx.device, rows, hidden);
-    let shared = slice * 4;
-    assert!(shared <= cx.device.shared_max - (1 << 10), "{hidden} columns fit in shared memory");
+    let shared = BLOCK_BYTES + slice * 4;
+    assert!(shared <= cx.device.shared_max, "{hidden} columns fit in shared memory");
     let blocks = [rows * slices, 1, 1];
     let grid = Grid { blocks, threads: THREADS, shared, cluster: slices };
     let parameters = NormView {

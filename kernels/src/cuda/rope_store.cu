@@ -45,7 +45,8 @@ __device__ inline void turn(const Step& step, const Piece& piece, const Rotary& 
 
 // One head of every row of the piece, `V` elements at a time: V divides pairs and head_dim.
 template <class T, class Y, int V>
-__device__ void store_head(const Pool& pool, const Pending& qkv, const Rotary& rotary, const Piece& piece, const Block& block, u32 head, void* q) {
+__device__ void store_head(
+    const Pool& pool, const Pending& qkv, const Rotary& rotary, const Piece& piece, const Block& block, u32 head, void* q) {
   using Floats = Pack<float, V>;
   using Query = Activation<T>;
   const u32 dim = pool.head_dim, column = head * dim;
@@ -76,7 +77,8 @@ __device__ void store_head(const Pool& pool, const Pending& qkv, const Rotary& r
   }
 }
 
-template <class T, class Y> __device__ void rope_store(const Step& step, const Pool& pool, const Pending& qkv, const Rotary& rotary, void* q) {
+template <class T, class Y>
+__device__ void rope_store(const Step& step, const Pool& pool, const Pending& qkv, const Rotary& rotary, void* q) {
   alignas(16) extern __shared__ float shared[];  // delta, if any row has one; turns
   __shared__ u32 slabs[PIECE_ROWS], places[PIECE_ROWS];
   release_successor();
