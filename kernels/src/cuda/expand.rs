@@ -1,6 +1,6 @@
 //! What is left of a product, for the kernels that add it up (`expand.cuh`).
 
-use super::{Context, Cuda, Tensor, adapters::AdaptersView, launch::Parameter};
+use super::{Context, Cuda, adapters::AdaptersView, launch::Parameter};
 use crate::{Dtype, Pending};
 
 /// `Pending` of `expand.cuh`.
@@ -35,11 +35,11 @@ impl PendingView {
             ..Self::none(cx)
         };
         if let Some(delta) = delta.as_ref().filter(|_| cx.step.extent.has_lora) {
-            let Tensor { data, dtype, rows: shrunk_rows, cols } = delta.shrunk;
-            assert_eq!((*shrunk_rows, *dtype), (rows, Dtype::F32), "low ranks of this step");
-            assert_eq!(cols % 8, 0, "ranks come in eights");
+            let shrunk = delta.shrunk;
+            assert_eq!((shrunk.rows, shrunk.dtype), (rows, Dtype::F32), "low ranks of this step");
+            assert_eq!(shrunk.cols % 8, 0, "ranks come in eights");
             assert!(delta.layer < cx.pool.shape().layers, "a layer of the model");
-            (view.shrunk, view.ranks) = (data.address(), *cols as u32);
+            (view.shrunk, view.ranks) = (shrunk.data.address(), shrunk.cols as u32);
             (view.layer, view.site) = (delta.layer as u32, delta.site as u32);
         }
         view
