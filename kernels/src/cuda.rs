@@ -12,6 +12,7 @@ mod attention;
 pub mod compiler;
 mod device;
 mod embed;
+mod expand;
 mod gather;
 mod launch;
 mod matmul;

@@ -16,8 +16,11 @@ pub struct Source {
 }
 
 /// What the sources include, by file name.
-const HEADERS: [(&CStr, &str); 2] =
-    [(c"prelude.cuh", include_str!("prelude.cuh")), (c"hopper.cuh", include_str!("hopper.cuh"))];
+const HEADERS: [(&CStr, &str); 3] = [
+    (c"prelude.cuh", include_str!("prelude.cuh")),
+    (c"expand.cuh", include_str!("expand.cuh")),
+    (c"hopper.cuh", include_str!("hopper.cuh")),
+];
 
 /// Compiles a source for an architecture such as "sm_90a", or finds it in the cache.
 pub fn compile(source: Source, arch: &str, cache: &dyn BlobCache) -> Result<Vec<u8>, DeviceError> {

@@ -1,9 +1,30 @@
 //! Token rows of the embedding table.
 
-use super::{Context, Matrix, Tensor, compiler::Source};
+use super::{
+    Context, Matrix, Tensor,
+    compiler::Source,
+    launch::{Grid, Parameters},
+};
+use crate::Dtype;
 
 pub(super) const SOURCE: Source = Source { name: "embed", text: include_str!("embed.cu") };
 
-pub(super) fn embed(_cx: &mut Context, _table: &Matrix, _out: &mut Tensor) {
-    todo!()
+/// `out[row] = table[token of row]`: `table` `[vocabulary, hidden]`, `out` `[rows, hidden]` f32.
+/// Tokens are below `vocabulary`.
+pub(super) fn embed(cx: &mut Context, table: &Matrix, out: &mut Tensor) {
+    assert_eq!(table.cols, out.cols, "the embedding's width is the hidden width");
+    let rows = cx.step.extent.rows;
+    out.become_rows(rows as usize, Dtype::F32);
+    if rows == 0 {
+        return;
+    }
+    let kernel = format!("embed_{}", table.dtype.name());
+    let parameters = Parameters::default()
+        .with(cx.step.view())
+        .with(table.data.address())
+        .with(out.data.address())
+        .with(table.cols as u32);
+    // SAFETY: the parameters of `embed.cu`; table and `out` have the shapes asserted above, and
+    // every token has a row of the table.
+    unsafe { cx.launch(("embed", &kernel), Grid::flat(rows, 256), parameters) };
 }

@@ -50,8 +50,6 @@ unsafe impl Parameter for i32 {}
 unsafe impl Parameter for u64 {}
 // SAFETY: as above.
 unsafe impl Parameter for f32 {}
-// SAFETY: the driver's own, 128 bytes at an alignment of 64.
-unsafe impl Parameter for sys::CUtensorMap {}
 
 impl Parameters {
     /// Appends a parameter.

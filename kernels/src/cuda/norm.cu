@@ -1,1 +1,159 @@
-#include "prelude.cuh"
+// residual += y + bias + delta, then out = residual / sqrt(mean(residual^2) + eps) * weight: residual and out [rows, hidden]. One
+// cluster per row, of which each block takes a slice of the columns: for one multiprocessor the adapter's part of a row is much to
+// read. Where there are no clusters a row is one slice.
+// T: elements of tiles and KV; Y: of the product.
+#include "expand.cuh"
+
+constexpr u32 THREADS = 256;
+constexpr u32 WARP_COLUMNS = 32;
+constexpr u32 SLICES_MAX = 8;
+
+// `NormView` of cuda/norm.rs.
+struct Norm {
+  float* residual;      // [rows, hidden]
+  const float* weight;  // [hidden]
+  void* out;            // [rows, hidden]
+  float eps;
+  u32 hidden;
+  u32 slices, slice;  // blocks of a row; columns of a block, a multiple of 64
+  u32 pieces;         // bound of the step's, for which the image has room
+};
+
+// What stands in shared memory ahead of the slice.
+struct Block {
+  float warps[THREADS / WARP];  // sums of squares
+  float slices[SLICES_MAX];     // of the row
+  u32 slot;                     // of the row
+  u32 fill[15];                 // to 128 bytes
+};
+
+static_assert(sizeof(Block) == 128, "BLOCK_BYTES of cuda/norm.rs");
+
+// ---- clusters
+
+__device__ inline void cluster_arrive() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.release;" ::: "memory");
+#endif
+}
+__device__ inline void cluster_wait() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
+#endif
+}
+// Writes to the same place of another block's shared memory.
+__device__ inline void store_cluster(float* place, u32 block, float x) {
+#if __CUDA_ARCH__ >= 900
+  u32 there;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared_address(place)), "r"(block));
+  asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(there), "f"(x) : "memory");
+#endif
+}
+
+// Sum over the row: threads of a warp, then warps, then slices, each in ascending order. All blocks of the row have started.
+__device__ inline float row_sum(float x, u32 slice, u32 slices, Block& block) {
+  x = warp_sum(x);
+  if (threadIdx.x % WARP == 0) block.warps[threadIdx.x / WARP] = x;
+  __syncthreads();
+  float part = 0;
+#pragma unroll
+  for (u32 i = 0; i < THREADS / WARP; i++) part += block.warps[i];
+  if (slices == 1) return part;
+  if (threadIdx.x < slices) store_cluster(block.slices + slice, threadIdx.x, part);
+  cluster_arrive();
+  cluster_wait();
+  float sum = 0;
+  for (u32 i = 0; i < slices; i++) sum += block.slices[i];
+  return sum;
+}
+
+// ----
+
+// The piece that has the row. All threads of the block get it.
+__device__ inline Piece piece_of(const Step& step, u32 pieces_bound, u32 row, Block& block) {
+  const u32 pieces = step.counts->pieces;
+  for (u32 i = threadIdx.x; i < pieces_bound; i += THREADS) {
+    const Piece piece = step.pieces[i];
+    // One thread finds it; the difference wraps for later pieces.
+    if (i < pieces && row - piece.row < piece.rows) block.slot = piece.slot;
+  }
+  __syncthreads();
+  return {row, 1, block.slot};
+}
+
+// Adds to the residual and leaves it in `x` too, where the delta stood. Gives the thread's sum of squares.
+template <class Y, int V>
+__device__ float add(const Pending& pending, const Norm& norm, u32 row, u32 begin, u32 end, bool lora, float* x) {
+  using Floats = Pack<float, V>;
+  float* residual = norm.residual + u64(row) * norm.hidden;
+  float squares = 0;
+  for (u32 i = begin + threadIdx.x * V; i < end; i += THREADS * V) {
+    Floats sum = *reinterpret_cast<const Floats*>(residual + i);
+    if (pending.y) {
+      const Floats more = finish<Y, V>(pending, row, i, lora ? x + (i - begin) : nullptr);
+#pragma unroll
+      for (int j = 0; j < V; j++) sum.at[j] += more.at[j];
+      *reinterpret_cast<Floats*>(residual + i) = sum;
+    }
+    *reinterpret_cast<Floats*>(x + (i - begin)) = sum;
+#pragma unroll
+    for (int j = 0; j < V; j++) squares += sum.at[j] * sum.at[j];
+  }
+  return squares;
+}
+
+// Each thread reads what it left in `x` itself.
+template <class T, int V> __device__ void scale_row(const Norm& norm, u32 row, u32 begin, u32 end, float scale, const float* x) {
+  using Out = Activation<T>;
+  using Floats = Pack<float, V>;
+  Out* out = static_cast<Out*>(norm.out) + u64(row) * norm.hidden;
+  for (u32 i = begin + threadIdx.x * V; i < end; i += THREADS * V) {
+    const Floats weight = *reinterpret_cast<const Floats*>(norm.weight + i);
+    Floats scaled = *reinterpret_cast<const Floats*>(x + (i - begin));
+#pragma unroll
+    for (int j = 0; j < V; j++) scaled.at[j] = scaled.at[j] * scale * weight.at[j];
+    store<Out, V>(out + i, scaled);
+  }
+}
+
+template <class T, class Y, int V>
+__device__ void slice_of_row(const Pending& pending, const Norm& norm, u32 row, u32 begin, u32 end, bool lora, Block& block, float* x) {
+  const float squares = add<Y, V>(pending, norm, row, begin, end, lora, x);
+  const float sum = row_sum(squares, blockIdx.x % norm.slices, norm.slices, block);
+  scale_row<T, V>(norm, row, begin, end, 1 / sqrtf(sum / norm.hidden + norm.eps), x);
+}
+
+template <class T, class Y> __device__ void norm(const Step& step, const Pending& pending, const Norm& norm) {
+  alignas(16) extern __shared__ float shared[];
+  Block& block = *reinterpret_cast<Block*>(shared);
+  float* x = shared + sizeof(Block) / sizeof(float);  // [slice] the delta, then the residual
+  release_successor();
+  if (norm.slices > 1) cluster_arrive();
+  const u32 row = blockIdx.x / norm.slices, begin = least(blockIdx.x % norm.slices * norm.slice, norm.hidden);
+  const u32 end = least(begin + norm.slice, norm.hidden);
+  for (u32 i = begin + threadIdx.x * 32; i < end; i += THREADS * 32) asm volatile("prefetch.global.L2 [%0];" ::"l"(norm.weight + i));
+  wait_for_predecessor();
+  if (norm.slices > 1) cluster_wait();  // all blocks of the row have started
+  if (row >= step.counts->rows) return;
+  bool lora = false;
+  if (pending.shrunk) {
+    const Piece piece = piece_of(step, norm.pieces, row, block);
+    lora = has_delta(pending, piece);
+    if (lora) {
+      for (u32 i = begin + threadIdx.x / WARP * WARP_COLUMNS; i < end; i += THREADS / WARP * WARP_COLUMNS)
+        expand<T, WARP_COLUMNS>(pending, piece, i, least(WARP_COLUMNS, end - i), x + (i - begin), 0);
+      __syncthreads();
+    }
+  }
+  if (norm.hidden % 4 == 0) slice_of_row<T, Y, 4>(pending, norm, row, begin, end, lora, block, x);
+  else slice_of_row<T, Y, 1>(pending, norm, row, begin, end, lora, block, x);
+}
+
+#define KERNEL extern "C" __global__ void __launch_bounds__(THREADS, 4)
+#define PARAMETERS Step step, Pending pending, Norm parameters
+KERNEL norm_f32_f32(PARAMETERS) { norm<float, float>(step, pending, parameters); }
+KERNEL norm_f32_bf16(PARAMETERS) { norm<float, bf16>(step, pending, parameters); }
+KERNEL norm_f16_f32(PARAMETERS) { norm<f16, float>(step, pending, parameters); }
+KERNEL norm_f16_bf16(PARAMETERS) { norm<f16, bf16>(step, pending, parameters); }
+KERNEL norm_bf16_f32(PARAMETERS) { norm<bf16, float>(step, pending, parameters); }
+KERNEL norm_bf16_bf16(PARAMETERS) { norm<bf16, bf16>(step, pending, parameters); }

@@ -1,16 +1,65 @@
 //! Rotary embedding, and keys and values into their pages.
 
-use super::{Context, Cuda, Tensor, compiler::Source};
+use super::{
+    Context, Cuda, Tensor,
+    compiler::Source,
+    expand::{PendingView, blocks_of_piece, variant},
+    launch::{Grid, Parameter, Parameters},
+    step::PIECE_ROWS,
+};
 use crate::Pending;
 
 pub(super) const SOURCE: Source =
     Source { name: "rope_store", text: include_str!("rope_store.cu") };
 
-pub(super) fn rope_store(
-    _cx: &mut Context,
-    _layer: usize,
-    _qkv: Pending<'_, Cuda>,
-    _q: &mut Tensor,
-) {
-    todo!()
+/// As in `rope_store.cu`.
+const THREADS: u32 = 128;
+/// Blocks that a multiprocessor holds.
+const RESIDENT: u32 = 7;
+
+/// `Rotary` of `rope_store.cu`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct RotaryView {
+    inv_freq: u64,
+    pairs: u32,
+    heads: u32,
+    layer: u32,
+}
+
+// SAFETY: the layout of `Rotary` in `rope_store.cu`; the padding at the end is nobody's.
+unsafe impl Parameter for RotaryView {}
+
+/// Rotates the queries of `qkv` `[rows, qkv_width]` into `q` `[rows, heads * head_dim]` and stores
+/// keys (rotated) and values into the row's place in its page.
+pub(super) fn rope_store(cx: &mut Context, layer: usize, qkv: Pending<'_, Cuda>, q: &mut Tensor) {
+    let shape = cx.pool.shape();
+    let (heads, kv_heads) = (shape.heads as u32, shape.kv_heads as u32);
+    let (head_dim, pairs) = (shape.head_dim as u32, shape.inv_freq.len() as u32);
+    assert!(layer < shape.layers, "a layer of the model");
+    assert!(2 * pairs <= head_dim, "the rotary part is within a head");
+    assert_eq!(qkv.y.cols, shape.qkv_width(), "the fused product's width");
+    assert_eq!(q.cols, shape.heads * shape.head_dim, "the queries' width");
+    let rows = cx.step.extent.rows;
+    let view = PendingView::new(cx, &qkv);
+    q.become_rows(rows as usize, cx.activation());
+    if rows == 0 {
+        return;
+    }
+    let kernel = variant(cx, "rope_store", qkv.y.dtype);
+    let delta = if view.has_delta() { head_dim.next_multiple_of(32) + 8 } else { 0 };
+    let shared = PIECE_ROWS * (delta + 2 * pairs) * 4;
+    let shares = blocks_of_piece(cx, heads + 2 * kv_heads, RESIDENT);
+    let blocks = [cx.step.extent.pieces, shares, 1];
+    let grid = Grid { blocks, threads: THREADS, shared, cluster: 1 };
+    let inv_freq = cx.pool.inv_freq.address();
+    let parameters = Parameters::default()
+        .with(cx.step.view())
+        .with(cx.pool.view())
+        .with(view)
+        .with(RotaryView { inv_freq, pairs, heads, layer: layer as u32 })
+        .with(q.data.address());
+    // SAFETY: the parameters of `rope_store.cu`; `view` answers for the product, `q` has the
+    // queries' width, and a row's position is within its sequence's pages, which are its own.
+    unsafe { cx.launch(("rope_store", &kernel), grid, parameters) };
 }
