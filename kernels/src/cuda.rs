@@ -32,6 +32,7 @@ use crate::{
     Pending, ResidentAdapter, SampleRow, Sampled, Site,
 };
 use adapters::AdapterTable;
+use attention::Splits;
 use compiler::Source;
 use device::Device;
 use launch::{Grid, Parameters, launch};
@@ -45,6 +46,7 @@ pub use tensor::{Matrix, Tensor, Vector};
 pub const SOURCES: &[Source] = &[
     activate::SOURCE,
     attention::DECODE,
+    attention::PLAIN,
     attention::PREFILL,
     embed::SOURCE,
     gather::SOURCE,
@@ -62,6 +64,7 @@ struct Context {
     pool: Pool,
     step: Step,
     adapters: AdapterTable,
+    splits: Splits,
 }
 
 impl Context {
@@ -95,8 +98,8 @@ impl Cuda {
         let device = Device::open(ordinal)?;
         let modules = Modules::load(&device, SOURCES, cache)?;
         let (pool, step) = (Pool::empty(&device)?, Step::empty(&device)?);
-        let adapters = AdapterTable::empty(&device)?;
-        Ok(Self { cx: Context { device, modules, pool, step, adapters } })
+        let (adapters, splits) = (AdapterTable::empty(&device)?, Splits::empty(&device)?);
+        Ok(Self { cx: Context { device, modules, pool, step, adapters, splits } })
     }
 }
 
@@ -135,7 +138,7 @@ impl Backend for Cuda {
 
     fn reserve(&mut self, shape: &AttentionShape, slabs: usize) -> Result<(), DeviceError> {
         self.cx.pool = Pool::reserve(&self.cx.device, shape, slabs)?;
-        Ok(())
+        self.cx.splits.reserve_for_pool(shape, slabs)
     }
 
     fn write_slab(&mut self, slab: u32, bytes: &[u8]) {
@@ -148,6 +151,8 @@ impl Backend for Cuda {
 
     fn begin(&mut self, batch: &Batch) {
         self.cx.step.begin(batch);
+        let reserved = self.cx.splits.reserve(self.cx.pool.shape(), &self.cx.step.extent);
+        reserved.expect("memory for longer sequences");
     }
 
     fn embed(&mut self, table: &Matrix, out: &mut Tensor) {

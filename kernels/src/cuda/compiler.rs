@@ -16,7 +16,10 @@ pub struct Source {
 }
 
 /// What the sources include, by file name.
-const HEADERS: [(&CStr, &str); 1] = [(c"prelude.cuh", include_str!("prelude.cuh"))];
+const HEADERS: [(&CStr, &str); 2] = [
+    (c"prelude.cuh", include_str!("prelude.cuh")),
+    (c"attention.cuh", include_str!("attention.cuh")),
+];
 
 /// Compiles a source for an architecture such as "sm_90a", or finds it in the cache.
 pub fn compile(source: Source, arch: &str, cache: &dyn BlobCache) -> Result<Vec<u8>, DeviceError> {
