@@ -34,6 +34,7 @@ use crate::{
     Pending, ResidentAdapter, SampleRow, Sampled, Site,
 };
 use adapters::AdapterTable;
+use attention::Splits;
 use compiler::Source;
 use device::Device;
 pub use device::devices;
@@ -49,6 +50,7 @@ pub use tensor::{Matrix, Tensor, Vector};
 pub const SOURCES: &[Source] = &[
     activate::SOURCE,
     attention::DECODE,
+    attention::PLAIN,
     attention::PREFILL,
     embed::SOURCE,
     gather::SOURCE,
@@ -69,6 +71,7 @@ struct Context {
     adapters: AdapterTable,
     library: matmul::Library,
     sampler: Sampler,
+    splits: Splits,
 }
 
 impl Context {
@@ -103,8 +106,9 @@ impl Cuda {
         let modules = Modules::load(&device, SOURCES, cache)?;
         let (pool, step) = (Pool::empty(&device)?, Step::empty(&device)?);
         let (adapters, sampler) = (AdapterTable::empty(&device)?, Sampler::new(&device)?);
-        let library = matmul::Library::open(&device)?;
-        Ok(Self { cx: Context { device, modules, pool, step, adapters, library, sampler } })
+        let (library, splits) = (matmul::Library::open(&device)?, Splits::empty(&device)?);
+        let cx = Context { device, modules, pool, step, adapters, library, sampler, splits };
+        Ok(Self { cx })
     }
 }
 
@@ -139,7 +143,7 @@ impl Backend for Cuda {
 
     fn reserve(&mut self, shape: &AttentionShape, slabs: usize) -> Result<(), DeviceError> {
         self.cx.pool = Pool::reserve(&self.cx.device, shape, slabs)?;
-        Ok(())
+        self.cx.splits.reserve_for_pool(shape, slabs)
     }
 
     fn write_slab(&mut self, slab: u32, bytes: &[u8]) {
@@ -152,6 +156,8 @@ impl Backend for Cuda {
 
     fn begin(&mut self, batch: &Batch) {
         self.cx.step.begin(batch);
+        let reserved = self.cx.splits.reserve(self.cx.pool.shape(), &self.cx.step.extent);
+        reserved.expect("memory for longer sequences");
     }
 
     fn embed(&mut self, table: &Matrix, out: &mut Tensor) {

@@ -16,8 +16,9 @@ pub struct Source {
 }
 
 /// What the sources include, by file name.
-const HEADERS: [(&CStr, &str); 3] = [
+const HEADERS: [(&CStr, &str); 4] = [
     (c"prelude.cuh", include_str!("prelude.cuh")),
+    (c"attention.cuh", include_str!("attention.cuh")),
     (c"expand.cuh", include_str!("expand.cuh")),
     (c"hopper.cuh", include_str!("hopper.cuh")),
 ];

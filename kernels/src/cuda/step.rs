@@ -40,6 +40,10 @@ pub(super) struct Extent {
     pub(super) logits: u32,
     /// Rows of the longest sequence's part of the batch.
     pub(super) longest_part: u32,
+    /// Rows of the shortest sequence's part: the one lower bound here.
+    pub(super) shortest_part: u32,
+    /// Pages of all sequences, counted for each that has them.
+    pub(super) pages: u32,
     /// Pages of the longest sequence.
     pub(super) longest_pages: u32,
     /// Whether any row uses an adapter.
@@ -139,12 +143,15 @@ fn pieces(batch: &Batch) -> Vec<u32> {
 
 fn extent(batch: &Batch, pieces: usize) -> Extent {
     let longest = |indptr: &[u32]| indptr.windows(2).map(|b| b[1] - b[0]).max().unwrap_or(0);
+    let shortest = |indptr: &[u32]| indptr.windows(2).map(|b| b[1] - b[0]).min().unwrap_or(0);
     Extent {
         rows: batch.rows() as u32,
         sequences: batch.sequences() as u32,
         pieces: pieces as u32,
         logits: batch.logit_rows.len() as u32,
         longest_part: longest(&batch.seq_indptr),
+        shortest_part: shortest(&batch.seq_indptr),
+        pages: batch.page_indices.len() as u32,
         longest_pages: longest(&batch.page_indptr),
         has_lora: batch.has_lora(),
     }
