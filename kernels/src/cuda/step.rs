@@ -7,12 +7,14 @@ use super::{
     launch::Parameter,
     memory::{DeviceBuffer, PinnedBuffer},
 };
-use crate::{Batch, DeviceError};
+use crate::{Batch, DeviceError, RowToken};
 
 /// Rows that share a pass over an adapter's tiles: the height of a tensor-core tile.
 pub(super) const PIECE_ROWS: u32 = 16;
 /// Slot of a piece of base rows.
 const NO_ADAPTER: u32 = u32::MAX;
+/// `DRAWN` of `prelude.cuh`: marks a row's token as one of the latest draw.
+const DRAWN: u32 = 1 << 31;
 /// Words that an image has room for at first; it grows between steps when one needs more.
 const FIRST_WORDS: usize = 1 << 16;
 /// Words of an image ahead of its arrays, `Counts` of `prelude.cuh`.
@@ -67,10 +69,10 @@ impl Step {
     /// Sends a batch to the device. Waits for the step before, whose kernels may still read.
     pub(super) fn begin(&mut self, batch: &Batch) {
         batch.assert_consistent();
-        let sequences = row_sequences(batch);
+        let (tokens, sequences) = (row_tokens(batch), row_sequences(batch));
         let pieces = pieces(batch);
         let arrays: [&[u32]; ARRAYS] = [
-            &batch.tokens,
+            &tokens,
             &batch.positions,
             &sequences,
             &batch.seq_indptr,
@@ -113,6 +115,19 @@ fn room(device: &Arc<Device>, words: usize) -> Result<(PinnedBuffer, DeviceBuffe
     const WHAT: &str = "a step's batch";
     let pinned = PinnedBuffer::new(device, words * 4, WHAT)?;
     Ok((pinned, DeviceBuffer::new(device, words * 4, WHAT)?))
+}
+
+/// `[rows]` token id of each row, or the row of the latest draw that tells it.
+fn row_tokens(batch: &Batch) -> Vec<u32> {
+    let word = |token: &RowToken| {
+        let (value, mark) = match *token {
+            RowToken::Known(id) => (id, 0),
+            RowToken::Drawn(row) => (row, DRAWN),
+        };
+        assert!(value < DRAWN, "a token id or a row of logits in 31 bits");
+        value | mark
+    };
+    batch.tokens.iter().map(word).collect()
 }
 
 /// `[rows]` sequence of each row.

@@ -1,7 +1,7 @@
 //! A backend with a case's adapters in its pool, and every operation run on the case's inputs.
 
 use switchyard_kernels::{
-    AdapterSlot, Backend, Batch, Delta, Dtype, Pending, ResidentAdapter, Segment, Site,
+    AdapterSlot, Backend, Batch, Delta, Dtype, Pending, ResidentAdapter, RowToken, Segment, Site,
     cpu::{Cpu, Isa, Tensor},
 };
 
@@ -26,11 +26,11 @@ pub(crate) struct Rig<'a> {
     seed: u64,
 }
 
-/// A tensor of given values, by way of an embedding table.
-pub(crate) fn load(cpu: &mut Cpu, cols: usize, values: &[f32]) -> Tensor {
-    let rows = values.len() / cols;
+/// Rows of an embedding table `[.., cols]`.
+pub(crate) fn embed(cpu: &mut Cpu, cols: usize, table: &[f32], tokens: Vec<RowToken>) -> Tensor {
+    let rows = tokens.len();
     cpu.begin(&Batch {
-        tokens: (0..rows as u32).collect(),
+        tokens,
         positions: vec![0; rows],
         seq_indptr: vec![0, rows as u32],
         page_indptr: vec![0, 0],
@@ -38,10 +38,16 @@ pub(crate) fn load(cpu: &mut Cpu, cols: usize, values: &[f32]) -> Tensor {
         segments: vec![Segment { rows: 0..rows as u32, adapter: None }],
         logit_rows: Vec::new(),
     });
-    let table = cpu.matrix(matrix(Dtype::F32, cols, values)).unwrap();
+    let table = cpu.matrix(matrix(Dtype::F32, cols, table)).unwrap();
     let mut tensor = cpu.tensor(rows, cols).unwrap();
     cpu.embed(&table, &mut tensor);
     tensor
+}
+
+/// A tensor of given values.
+pub(crate) fn load(cpu: &mut Cpu, cols: usize, values: &[f32]) -> Tensor {
+    let rows = (values.len() / cols) as u32;
+    embed(cpu, cols, values, (0..rows).map(RowToken::Known).collect())
 }
 
 /// A tensor that no operation may leave as it is.

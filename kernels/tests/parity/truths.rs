@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use switchyard_kernels::{
     AdapterSlot, AttentionShape, Backend, Batch, Delta, Dtype, Linear, LinearTiles, Pending,
-    ResidentAdapter, Segment, Site, Tile, TileMap,
+    ResidentAdapter, RowToken, Segment, Site, Tile, TileMap,
     cpu::{Cpu, Isa, Tensor},
 };
 
@@ -30,7 +30,7 @@ fn on_every_path(check: impl Fn(&mut Cpu)) {
 fn batch(rows: u32, adapter: Option<AdapterSlot>) -> Batch {
     let pages = rows.div_ceil(16);
     Batch {
-        tokens: vec![0; rows as usize],
+        tokens: vec![RowToken::Known(0); rows as usize],
         positions: (0..rows).collect(),
         seq_indptr: vec![0, rows],
         page_indptr: vec![0, pages],
