@@ -26,11 +26,11 @@ pub(crate) struct Rig<'a> {
     seed: u64,
 }
 
-/// Rows of an embedding table `[.., cols]`.
-pub(crate) fn embed(cpu: &mut Cpu, cols: usize, table: &[f32], tokens: Vec<RowToken>) -> Tensor {
-    let rows = tokens.len();
+/// A tensor of given values, by way of an embedding table.
+pub(crate) fn load(cpu: &mut Cpu, cols: usize, values: &[f32]) -> Tensor {
+    let rows = values.len() / cols;
     cpu.begin(&Batch {
-        tokens,
+        tokens: (0..rows as u32).map(RowToken::Known).collect(),
         positions: vec![0; rows],
         seq_indptr: vec![0, rows as u32],
         page_indptr: vec![0, 0],
@@ -38,16 +38,10 @@ pub(crate) fn embed(cpu: &mut Cpu, cols: usize, table: &[f32], tokens: Vec<RowTo
         segments: vec![Segment { rows: 0..rows as u32, adapter: None }],
         logit_rows: Vec::new(),
     });
-    let table = cpu.matrix(matrix(Dtype::F32, cols, table)).unwrap();
+    let table = cpu.matrix(matrix(Dtype::F32, cols, values)).unwrap();
     let mut tensor = cpu.tensor(rows, cols).unwrap();
     cpu.embed(&table, &mut tensor);
     tensor
-}
-
-/// A tensor of given values.
-pub(crate) fn load(cpu: &mut Cpu, cols: usize, values: &[f32]) -> Tensor {
-    let rows = (values.len() / cols) as u32;
-    embed(cpu, cols, values, (0..rows).map(RowToken::Known).collect())
 }
 
 /// A tensor that no operation may leave as it is.

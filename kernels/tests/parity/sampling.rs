@@ -4,16 +4,13 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use switchyard_kernels::{
-    Backend, RowToken, SampleRow, Sampled,
+    Backend, SampleRow, Sampled,
     cpu::{Cpu, Isa},
 };
 
-use crate::{
-    random::Random,
-    rig::{embed, load},
-};
+use crate::{random::Random, rig::load};
 
-const GREEDY: SampleRow = SampleRow {
+pub(crate) const GREEDY: SampleRow = SampleRow {
     temperature: 0.0,
     top_k: 0,
     top_p: 1.0,
@@ -40,20 +37,6 @@ fn tokens(logits: &[f32], rows: &[SampleRow]) -> Vec<u32> {
 fn draws(logits: &[f32], how: &SampleRow, count: u64) -> Vec<u32> {
     let rows: Vec<_> = (0..count).map(|position| SampleRow { position, ..how.clone() }).collect();
     tokens(logits, &rows)
-}
-
-#[test]
-fn a_step_may_start_from_tokens_that_nobody_has_collected() {
-    let mut cpu = Cpu::new(Isa::best(), 2).unwrap();
-    let logits = load(&mut cpu, 4, &[0.0, 9.0, 0.0, 0.0, 0.0, 0.0, 0.0, 9.0]);
-    let draw = cpu.sample(&logits, &[GREEDY, GREEDY]);
-    let tokens = vec![RowToken::Drawn(1), RowToken::Known(2), RowToken::Drawn(0)];
-    let rows = embed(&mut cpu, 1, &[0.0, 10.0, 20.0, 30.0], tokens);
-    assert_eq!(cpu.read(&rows), [30.0, 20.0, 10.0]);
-    let drawn: Vec<u32> = cpu.collect(draw).iter().map(|sampled| sampled.token).collect();
-    assert_eq!(drawn, [1, 3]);
-    let nothing = cpu.sample(&logits, &[]);
-    assert!(cpu.collect(nothing).is_empty());
 }
 
 #[test]

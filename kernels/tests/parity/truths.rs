@@ -9,7 +9,12 @@ use switchyard_kernels::{
     cpu::{Cpu, Isa, Tensor},
 };
 
-use crate::{assert_close, random::write, rig::load};
+use crate::{
+    assert_close,
+    random::{matrix, write},
+    rig::load,
+    sampling::GREEDY,
+};
 
 const SHAPE: AttentionShape = AttentionShape {
     layers: 1,
@@ -42,6 +47,24 @@ fn batch(rows: u32, adapter: Option<AdapterSlot>) -> Batch {
 
 fn plain(y: &Tensor) -> Pending<'_, Cpu> {
     Pending { y, bias: None, delta: None }
+}
+
+#[test]
+fn a_step_may_start_from_tokens_that_nobody_has_collected() {
+    on_every_path(|cpu| {
+        let logits = load(cpu, 4, &[0.0, 9.0, 0.0, 0.0, 0.0, 0.0, 0.0, 9.0]);
+        let draw = cpu.sample(&logits, &[GREEDY, GREEDY]);
+        let table = cpu.matrix(matrix(Dtype::F32, 1, &[0.0, 10.0, 20.0, 30.0])).unwrap();
+        let tokens = vec![RowToken::Drawn(1), RowToken::Known(2), RowToken::Drawn(0)];
+        cpu.begin(&Batch { tokens, ..batch(3, None) });
+        let mut rows = cpu.tensor(3, 1).unwrap();
+        cpu.embed(&table, &mut rows);
+        assert_eq!(cpu.read(&rows), [30.0, 20.0, 10.0]);
+        let drawn: Vec<u32> = cpu.collect(draw).iter().map(|sampled| sampled.token).collect();
+        assert_eq!(drawn, [1, 3]);
+        let nothing = cpu.sample(&logits, &[]);
+        assert!(cpu.collect(nothing).is_empty());
+    });
 }
 
 #[test]
