@@ -14,8 +14,8 @@ fn mixed(dtype: Dtype) -> Vec<Ask> {
     asks
 }
 
-/// Asserts that each request, run on its own in `alone` and committed at once, gives the same tokens and the same bytes
-/// of logits as all of them in `together`.
+/// Asserts that each request, run on its own in `alone` and committed at once, gives the same
+/// tokens and the same bytes of logits as all of them in `together`.
 fn check(asks: &[Ask], alone: Rig, together: Rig) -> Engine<Probe> {
     let mut engine = together.engine();
     let shared = engine.model.backend().record();
