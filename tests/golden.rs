@@ -15,7 +15,7 @@ use switchyard::{
     model::{Model, ModelLimits},
 };
 use switchyard_kernels::{
-    AdapterSlot, Batch, Dtype, Segment,
+    AdapterSlot, Batch, Dtype, RowToken, Segment,
     cpu::{Cpu, Isa},
 };
 
@@ -85,7 +85,7 @@ impl Sequence {
         self.rows += tokens.len();
         let pages = self.rows.div_ceil(PAGE_TOKENS) as u32;
         self.model.forward(&Batch {
-            tokens: tokens.to_vec(),
+            tokens: tokens.iter().copied().map(RowToken::Known).collect(),
             positions: (start..start + rows).collect(),
             seq_indptr: vec![0, rows],
             page_indptr: vec![0, pages],

@@ -1,10 +1,12 @@
 //! The engine: one thread that owns the model, the pool and every running sequence.
 //!
-//! Each step is `drain -> schedule -> assemble -> forward -> sample -> commit`. The thread never
-//! waits for a client: a sequence's output queue holds all it can produce, and a dropped
-//! [`TokenStream`] is noticed at the next step, which frees what the sequence held. Invariant
-//! *pure step*: a step has no clock and draws no randomness of its own, so that the same arrivals
-//! between the same steps give the same tokens.
+//! Each step is `drain -> schedule -> assemble -> forward -> sample -> commit`. On a device that
+//! runs behind, the commit is that of the step before: a step is queued while the one before is
+//! *in flight*, its tokens counted but not known. The thread never waits for a client: a
+//! sequence's output queue holds all it can produce, and a dropped [`TokenStream`] is noticed at
+//! the next step, which frees what the sequence held. Invariant *pure step*: a step has no clock
+//! and draws no randomness of its own, so that the same arrivals between the same steps give the
+//! same tokens.
 
 mod assemble;
 mod handle;
@@ -16,16 +18,20 @@ mod sequence;
 mod status;
 mod stream;
 
-use std::sync::{atomic::Ordering, mpsc::Receiver};
+use std::{
+    mem,
+    sync::{atomic::Ordering, mpsc::Receiver},
+};
 
 use switchyard_kernels::{Backend, DeviceError};
 
 use crate::model::Model;
-use assemble::assemble;
+use assemble::{Assembly, assemble};
 pub use handle::EngineHandle;
 use handle::{Board, Command};
 pub use request::{FinishReason, NewSequence, Sampling, SubmitError, TokenOutput};
-use scheduler::Scheduler;
+use scheduler::{Plan, Scheduler};
+use sequence::SequenceId;
 pub use status::{EngineLimits, EngineStatus, SlabCounts};
 pub use stream::TokenStream;
 
@@ -33,11 +39,20 @@ pub use stream::TokenStream;
 pub struct Engine<B: Backend> {
     model: Model<B>,
     scheduler: Scheduler,
+    /// The step whose tokens nobody has seen yet.
+    in_flight: Option<Launched<B>>,
     /// Slabs of the pool.
     slabs: usize,
     steps: u64,
     rows: u64,
     tokens: u64,
+}
+
+/// A step that has been queued.
+struct Launched<B: Backend> {
+    draw: B::Draw,
+    /// `[logits]` the sequence that each token is drawn for.
+    order: Vec<SequenceId>,
 }
 
 impl<B: Backend> Engine<B> {
@@ -55,7 +70,7 @@ impl<B: Backend> Engine<B> {
         }
         model.reserve(slabs)?;
         let scheduler = Scheduler::new(slabs, limits.max_running, limits.max_step_tokens);
-        Ok(Self { model, scheduler, slabs, steps: 0, rows: 0, tokens: 0 })
+        Ok(Self { model, scheduler, in_flight: None, slabs, steps: 0, rows: 0, tokens: 0 })
     }
 
     /// The thread's loop.
@@ -65,12 +80,17 @@ impl<B: Backend> Engine<B> {
             self.step();
             self.publish(board);
         }
+        if let Some(last) = self.in_flight.take() {
+            self.commit(last);
+            self.publish(board);
+        }
     }
 
     /// Takes what has arrived; waits only when there is nothing else to do. `false` when idle and
     /// nobody is left to submit.
     fn drain(&mut self, arrivals: &Receiver<Command>) -> bool {
         if self.scheduler.is_idle() {
+            assert!(self.in_flight.is_none(), "a step in flight has sequences");
             self.scheduler.assert_conserved();
             match arrivals.recv() {
                 Ok(command) => self.take(command),
@@ -88,22 +108,39 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Computes one batch and hands out its tokens.
+    /// Launches one batch, if one can be planned, and hands out the tokens of the step that is due:
+    /// of this one, or of the one before if the device runs behind.
     fn step(&mut self) {
         let plan = self.scheduler.schedule();
-        if plan.work.is_empty() {
-            return;
+        let launched = (!plan.work.is_empty()).then(|| self.launch(&plan));
+        let due = if self.model.runs_behind() {
+            mem::replace(&mut self.in_flight, launched)
+        } else {
+            launched
+        };
+        if let Some(step) = due {
+            self.commit(step);
         }
+    }
+
+    /// Queues a planned step on the device.
+    fn launch(&mut self, plan: &Plan) -> Launched<B> {
         for load in &plan.loads {
             self.model.load_adapter(load.slot, &load.image, &load.slabs);
         }
-        let assembly = assemble(self.scheduler.running(), &plan.work);
-        self.model.forward(&assembly.batch);
-        let drawn = self.model.sample(&assembly.samples);
+        let Assembly { batch, samples, order } = assemble(self.scheduler.running(), &plan.work);
+        self.model.forward(&batch);
+        let draw = self.model.sample(&samples);
         self.steps += 1;
-        self.rows += assembly.batch.rows() as u64;
-        self.tokens += drawn.len() as u64;
-        self.scheduler.commit(&plan.work, &assembly.order, drawn);
+        self.rows += batch.rows() as u64;
+        self.scheduler.launch(&plan.work, &order);
+        Launched { draw, order }
+    }
+
+    /// Waits for a step and hands out its tokens.
+    fn commit(&mut self, step: Launched<B>) {
+        let drawn = self.model.collect(step.draw);
+        self.tokens += self.scheduler.commit(&step.order, drawn);
     }
 
     fn publish(&self, board: &Board) {

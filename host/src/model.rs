@@ -61,6 +61,11 @@ impl<B: Backend> Model<B> {
         self.backend.name()
     }
 
+    /// Whether a step's draw is to be collected after the next step has been queued.
+    pub fn runs_behind(&self) -> bool {
+        self.backend.runs_behind()
+    }
+
     /// The decoder's shape.
     pub fn config(&self) -> &ModelConfig {
         &self.config
@@ -123,12 +128,14 @@ impl<B: Backend> Model<B> {
         backend.matmul(&s.gathered, weights.head(), &mut s.logits);
     }
 
-    /// Draws one token for each of the last batch's `logit_rows`.
-    pub fn sample(&mut self, rows: &[SampleRow]) -> Vec<Sampled> {
-        if rows.is_empty() {
-            return Vec::new();
-        }
+    /// Queues the drawing of one token for each of the last batch's `logit_rows`.
+    pub fn sample(&mut self, rows: &[SampleRow]) -> B::Draw {
         self.backend.sample(&self.scratch.logits, rows)
+    }
+
+    /// Waits for the step of a draw; its tokens, in order of the rows.
+    pub fn collect(&mut self, draw: B::Draw) -> Vec<Sampled> {
+        self.backend.collect(draw)
     }
 
     /// Logits of the last batch that wanted any, `[logit_rows, vocabulary]`.

@@ -4,7 +4,7 @@
 use std::{hint::black_box, time::Instant};
 
 use switchyard_kernels::{
-    Backend, Batch, Dtype, HostMatrix, Segment,
+    Backend, Batch, Dtype, HostMatrix, RowToken, Segment,
     cpu::{Cpu, Isa, Tensor},
 };
 
@@ -99,7 +99,7 @@ fn matrix(dtype: Dtype, rows: usize) -> HostMatrix {
 fn activations(cpu: &mut Cpu, rows: usize) -> Tensor {
     let table = matrix(Dtype::F32, rows);
     cpu.begin(&Batch {
-        tokens: (0..rows as u32).collect(),
+        tokens: (0..rows as u32).map(RowToken::Known).collect(),
         positions: vec![0; rows],
         seq_indptr: vec![0, rows as u32],
         page_indptr: vec![0, 0],

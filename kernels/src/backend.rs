@@ -69,9 +69,14 @@ pub trait Backend: Sized + Send + 'static {
     type Vector: Send;
     /// Activations `[rows, cols]`.
     type Tensor: Send;
+    /// Tokens being drawn.
+    type Draw: Send;
 
     /// What runs the kernels, for logs: "cpu (amx-bf16, 2 threads)".
     fn name(&self) -> String;
+    /// Whether a draw should be collected only after the next step has been queued, so that the
+    /// device never waits for its caller.
+    fn runs_behind(&self) -> bool;
 
     /// Takes a matrix over.
     fn matrix(&mut self, host: HostMatrix) -> Result<Self::Matrix, DeviceError>;
@@ -118,6 +123,10 @@ pub trait Backend: Sized + Send + 'static {
     fn activate(&mut self, gate_up: Pending<'_, Self>, out: &mut Self::Tensor);
     /// `out[i] = x[batch.logit_rows[i]]`.
     fn gather(&mut self, x: &Self::Tensor, out: &mut Self::Tensor);
-    /// Draws one token per row of `logits` `[logits, vocabulary]`.
-    fn sample(&mut self, logits: &Self::Tensor, rows: &[SampleRow]) -> Vec<Sampled>;
+    /// Queues the drawing of one token per row of `logits` `[logits, vocabulary]`, the end of a
+    /// step. Without rows nothing is drawn and `logits` may be those of an earlier step.
+    fn sample(&mut self, logits: &Self::Tensor, rows: &[SampleRow]) -> Self::Draw;
+    /// Waits until the step of the draw has run and gives its tokens, `[rows]`. Draws are
+    /// collected in the order they were queued; newer steps may have been queued since.
+    fn collect(&mut self, draw: Self::Draw) -> Vec<Sampled>;
 }

@@ -15,6 +15,16 @@ pub struct Segment {
     pub adapter: Option<AdapterSlot>,
 }
 
+/// The token of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowToken {
+    /// This id.
+    Known(u32),
+    /// What that row of the latest `sample` before the batch drew, which only the device may know
+    /// yet.
+    Drawn(u32),
+}
+
 /// Everything a forward pass needs to know about its rows. The engine's `assemble` fills it;
 /// kernels only read it.
 ///
@@ -23,8 +33,8 @@ pub struct Segment {
 /// `0..rows` in ascending order).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// `[rows]` token ids.
-    pub tokens: Vec<u32>,
+    /// `[rows]` which token each row is.
+    pub tokens: Vec<RowToken>,
     /// `[rows]` position of the row in its sequence, from 0.
     pub positions: Vec<u32>,
     /// `[sequences + 1]` sequence `i` owns rows `seq_indptr[i]..seq_indptr[i + 1]`.

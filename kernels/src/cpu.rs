@@ -66,6 +66,8 @@ pub struct Cpu {
     cx: Context,
     /// Scratch of `expand`.
     sums: Sums,
+    /// `[logits]` tokens of the latest `sample`.
+    drawn: Vec<u32>,
 }
 
 impl Cpu {
@@ -80,7 +82,7 @@ impl Cpu {
             |error| DeviceError::Unavailable(format!("starting {threads} threads: {error}"));
         let workers = Workers::new(threads.max(1)).map_err(failed)?;
         let cx = Context { path, workers, pool: Pool::empty(), step: Step::default() };
-        Ok(Self { cx, sums: Sums::default() })
+        Ok(Self { cx, sums: Sums::default(), drawn: Vec::new() })
     }
 }
 
@@ -88,9 +90,14 @@ impl Backend for Cpu {
     type Matrix = HostMatrix;
     type Vector = Vec<f32>;
     type Tensor = Tensor;
+    type Draw = Vec<Sampled>;
 
     fn name(&self) -> String {
         format!("cpu ({}, {} threads)", self.cx.path.isa(), self.cx.workers.count())
+    }
+
+    fn runs_behind(&self) -> bool {
+        false
     }
 
     fn matrix(&mut self, host: HostMatrix) -> Result<HostMatrix, DeviceError> {
@@ -124,7 +131,7 @@ impl Backend for Cpu {
     }
 
     fn begin(&mut self, batch: &Batch) {
-        self.cx.step = Step::new(batch, self.cx.pool.shape());
+        self.cx.step = Step::new(batch, &self.drawn, self.cx.pool.shape());
     }
 
     fn embed(&mut self, table: &HostMatrix, out: &mut Tensor) {
@@ -172,6 +179,12 @@ impl Backend for Cpu {
     }
 
     fn sample(&mut self, logits: &Tensor, rows: &[SampleRow]) -> Vec<Sampled> {
-        sample::sample(&self.cx, logits, rows)
+        let sampled = sample::sample(&self.cx, logits, rows);
+        self.drawn = sampled.iter().map(|sampled| sampled.token).collect();
+        sampled
+    }
+
+    fn collect(&mut self, draw: Vec<Sampled>) -> Vec<Sampled> {
+        draw
     }
 }

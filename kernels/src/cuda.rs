@@ -116,10 +116,15 @@ impl Backend for Cuda {
     type Matrix = Matrix;
     type Vector = Vector;
     type Tensor = Tensor;
+    type Draw = Vec<Sampled>;
 
     fn name(&self) -> String {
         let Device { name, arch, .. } = &*self.cx.device;
         format!("cuda ({name}, {arch})")
+    }
+
+    fn runs_behind(&self) -> bool {
+        true
     }
 
     fn matrix(&mut self, host: HostMatrix) -> Result<Matrix, DeviceError> {
@@ -199,6 +204,15 @@ impl Backend for Cuda {
     }
 
     fn sample(&mut self, logits: &Tensor, rows: &[SampleRow]) -> Vec<Sampled> {
+        // Nothing to draw, but a collected draw still says that its step has run.
+        if rows.is_empty() {
+            self.cx.device.stream.synchronize().expect("the step");
+            return Vec::new();
+        }
         sample::sample(&mut self.cx, logits, rows)
+    }
+
+    fn collect(&mut self, draw: Vec<Sampled>) -> Vec<Sampled> {
+        draw
     }
 }

@@ -16,7 +16,7 @@ mod pending;
 mod sampling;
 
 pub use backend::{AttentionShape, Backend, DeviceError, PAGE_TOKENS};
-pub use batch::{AdapterSlot, Batch, Segment};
+pub use batch::{AdapterSlot, Batch, RowToken, Segment};
 pub use blob_cache::BlobCache;
 pub use dtype::Dtype;
 pub use host_buffer::{HostBuffer, HostMatrix};

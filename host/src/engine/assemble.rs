@@ -2,15 +2,18 @@
 
 use switchyard_kernels::{Batch, PAGE_TOKENS, SampleRow, Segment};
 
-use super::{scheduler::Work, sequence::Sequence};
+use super::{
+    scheduler::Work,
+    sequence::{Sequence, SequenceId},
+};
 
 /// A batch, and how its logits become tokens.
 pub(super) struct Assembly {
     pub(super) batch: Batch,
     /// `[logits]` how each token is drawn.
     pub(super) samples: Vec<SampleRow>,
-    /// `[logits]` index of the running sequence that each token belongs to.
-    pub(super) order: Vec<usize>,
+    /// `[logits]` the sequence that each token is drawn for.
+    pub(super) order: Vec<SequenceId>,
 }
 
 /// Lays out the planned rows: base rows first, then by adapter slot, then by arrival. Only a row
@@ -31,7 +34,7 @@ impl Assembly {
         let batch = &mut self.batch;
         let end = sequence.computed + work.rows;
         let first_row = batch.rows() as u32;
-        batch.tokens.extend_from_slice(&sequence.tokens[sequence.computed..end]);
+        batch.tokens.extend(sequence.row_tokens(work.rows));
         batch.positions.extend(sequence.computed as u32..end as u32);
         batch.seq_indptr.push(batch.rows() as u32);
         batch.page_indices.extend_from_slice(&sequence.pages[..end.div_ceil(PAGE_TOKENS)]);
@@ -41,10 +44,10 @@ impl Assembly {
             Some(last) if last.adapter == sequence.slot => last.rows.end = rows.end,
             _ => batch.segments.push(Segment { rows: rows.clone(), adapter: sequence.slot }),
         }
-        if end == sequence.tokens.len() {
+        if end == sequence.len() {
             batch.logit_rows.push(rows.end - 1);
             self.samples.push(sequence.sample_row());
-            self.order.push(work.index);
+            self.order.push(sequence.id);
         }
     }
 }

@@ -5,8 +5,14 @@
 //! memory last. A running sequence that needs a page and finds none preempts the newest one, which
 //! is recomputed later; the oldest can always go on, so that whatever fits an empty pool finishes.
 //! The scheduler is plain data: it knows slabs by number and touches no device.
+//!
+//! A step may be planned while the one before is in flight: launched and not committed. Its tokens
+//! are then counted but not known. A sequence that turns out to have ended may have a row in the
+//! newer step already; what that row draws is dropped. Invariant *one writer* holds without help
+//! from the device's order: slabs and leases that a step in flight uses are given up only after
+//! its commit.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, mem};
 
 use switchyard_kernels::Sampled;
 
@@ -44,6 +50,11 @@ pub(super) struct Scheduler {
     waiting: VecDeque<Sequence>,
     /// In order of arrival.
     running: Vec<Sequence>,
+    /// No longer running, but the step in flight still uses their slabs.
+    leaving: Vec<Sequence>,
+    /// Steps launched and steps committed since the start.
+    launched: u64,
+    committed: u64,
     pool: SlabPool,
     residency: AdapterResidency,
     max_running: usize,
@@ -57,6 +68,9 @@ impl Scheduler {
         Self {
             waiting: VecDeque::new(),
             running: Vec::new(),
+            leaving: Vec::new(),
+            launched: 0,
+            committed: 0,
             pool: SlabPool::new(slabs),
             residency: AdapterResidency::default(),
             max_running,
@@ -72,7 +86,7 @@ impl Scheduler {
 
     /// Whether there is nothing to do until something arrives.
     pub(super) fn is_idle(&self) -> bool {
-        self.running.is_empty() && self.waiting.is_empty()
+        self.running.is_empty() && self.waiting.is_empty() && self.leaving.is_empty()
     }
 
     pub(super) fn enqueue(&mut self, arrival: Arrival) {
@@ -80,41 +94,74 @@ impl Scheduler {
         self.waiting.push_back(Sequence::new(SequenceId(self.arrivals), arrival));
     }
 
-    /// Plans a step; an empty plan means that nothing is left to do.
+    /// Plans a step; an empty plan means that nothing is left to do before the step in flight is
+    /// committed, or at all.
     pub(super) fn schedule(&mut self) -> Plan {
         self.reap();
-        self.grow();
         let mut plan = Plan::default();
+        if !self.grow() {
+            return plan;
+        }
         let mut budget = self.max_step_tokens;
-        let decoding = |sequence: &Sequence| sequence.remaining() == 1;
         for decode in [true, false] {
             for (index, sequence) in self.running.iter().enumerate() {
-                if decoding(sequence) == decode && budget > 0 {
-                    plan.work.push(Work { index, rows: sequence.remaining().min(budget) });
-                    budget -= sequence.remaining().min(budget);
+                let rows = sequence.remaining().min(budget);
+                if rows > 0 && (sequence.remaining() == 1) == decode {
+                    plan.work.push(Work { index, rows });
+                    budget -= rows;
                 }
             }
         }
         self.admit(&mut plan, budget);
-        assert!(!plan.work.is_empty() || self.is_idle(), "no step makes progress");
+        let stuck = plan.work.is_empty() && !self.in_flight() && !self.is_idle();
+        assert!(!stuck, "no step makes progress");
         let rows: usize = plan.work.iter().map(|work| work.rows).sum();
         assert!(rows <= self.max_step_tokens, "step budget: {rows} rows");
         plan
     }
 
-    /// Counts the planned rows as computed and hands each drawn token to its sequence; `drawn`
-    /// pairs with `order`, indices of running sequences.
-    pub(super) fn commit(&mut self, work: &[Work], order: &[usize], drawn: Vec<Sampled>) {
+    /// Whether a step has been launched and not committed.
+    fn in_flight(&self) -> bool {
+        self.launched > self.committed
+    }
+
+    /// Counts the rows of the plan just made as computed and one token more for each sequence of
+    /// `order`, by row of the draw.
+    pub(super) fn launch(&mut self, work: &[Work], order: &[SequenceId]) {
+        self.launched += 1;
         for work in work {
-            self.running[work.index].advance(work.rows);
+            self.running[work.index].advance(work.rows, self.launched);
         }
-        let mut ended = vec![false; self.running.len()];
+        for (row, &id) in order.iter().enumerate() {
+            let index = self.index_of(id).expect("only running sequences are planned");
+            self.running[index].expect_token(row as u32);
+        }
+    }
+
+    /// Hands each token of the oldest step in flight to its sequence, as in `order`, unless that
+    /// has left; counts those handed out.
+    pub(super) fn commit(&mut self, order: &[SequenceId], drawn: Vec<Sampled>) -> u64 {
+        assert!(self.in_flight(), "a step is committed once");
         assert_eq!(order.len(), drawn.len(), "one token per row of logits");
-        for (&index, drawn) in order.iter().zip(drawn) {
-            ended[index] = self.running[index].push(drawn);
+        self.committed += 1;
+        let mut ended = vec![None; self.running.len()];
+        for (row, (&id, drawn)) in order.iter().zip(drawn).enumerate() {
+            if let Some(index) = self.index_of(id) {
+                ended[index] = Some(self.running[index].push(row as u32, drawn));
+            }
         }
+        let handed_out = ended.iter().flatten().count() as u64;
         let mut ended = ended.into_iter();
-        self.retire(|_| ended.next() == Some(true));
+        self.retire(|_| ended.next() == Some(Some(true)));
+        for sequence in mem::take(&mut self.leaving) {
+            self.dismiss(sequence);
+        }
+        handed_out
+    }
+
+    /// Index of a running sequence.
+    fn index_of(&self, id: SequenceId) -> Option<usize> {
+        self.running.binary_search_by_key(&id, |sequence| sequence.id).ok()
     }
 
     /// Forgets sequences that nobody listens to and adapters that nobody can ask for.
@@ -124,18 +171,31 @@ impl Scheduler {
         self.residency.evict_retired(&mut self.pool);
     }
 
-    /// Removes running sequences, each asked once in order, and frees what they held.
+    /// Removes running sequences, each asked once in order.
     fn retire(&mut self, mut gone: impl FnMut(&Sequence) -> bool) {
-        for mut sequence in std::mem::take(&mut self.running) {
+        for sequence in mem::take(&mut self.running) {
             if gone(&sequence) {
-                self.release(&mut sequence);
+                self.dismiss(sequence);
             } else {
                 self.running.push(sequence);
             }
         }
     }
 
+    /// Frees what a sequence held, now or when the step in flight is committed.
+    fn dismiss(&mut self, mut sequence: Sequence) {
+        if sequence.last_step > self.committed {
+            self.leaving.push(sequence);
+        } else {
+            self.release(&mut sequence);
+        }
+    }
+
     fn release(&mut self, sequence: &mut Sequence) {
+        assert!(
+            sequence.last_step <= self.committed,
+            "one writer: a step in flight uses its slabs"
+        );
         for page in sequence.pages.drain(..) {
             self.pool.give(page, Owner::Kv(sequence.id));
         }
@@ -145,8 +205,10 @@ impl Scheduler {
         }
     }
 
-    /// Gives every running sequence the page its newest token needs, oldest first.
-    fn grow(&mut self) {
+    /// Gives every running sequence the page its newest token needs, oldest first. `false` where
+    /// that takes a preemption, but not before the step in flight is committed: the victim's slabs
+    /// are in use and its last token is not known.
+    fn grow(&mut self) -> bool {
         let mut index = 0;
         while index < self.running.len() {
             let sequence = &self.running[index];
@@ -156,9 +218,13 @@ impl Scheduler {
                 let page = self.pool.take(Owner::Kv(sequence.id));
                 self.running[index].pages.push(page);
             } else if !self.residency.evict_one(&mut self.pool) {
+                if self.in_flight() {
+                    return false;
+                }
                 self.preempt_newest();
             }
         }
+        true
     }
 
     /// Puts the newest running sequence back to the head of the queue.
@@ -240,12 +306,11 @@ impl Scheduler {
 
     /// Asserts *slab conservation* and *lease pins* over everything held.
     pub(super) fn assert_conserved(&self) {
-        let pages = self
-            .running
-            .iter()
+        let holders = || self.running.iter().chain(&self.leaving);
+        let pages = holders()
             .flat_map(|sequence| sequence.pages.iter().map(|&page| (page, Owner::Kv(sequence.id))));
         self.pool.assert_conserved(pages.chain(self.residency.held()));
-        let adapters = self.running.iter().filter_map(|sequence| sequence.adapter());
+        let adapters = holders().filter_map(|sequence| sequence.adapter());
         self.residency.assert_leased(adapters.map(|image| image.id));
     }
 }

@@ -1,11 +1,14 @@
 //! One request on its way through the engine: its tokens, its pages and where it stands.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
-use switchyard_kernels::{AdapterSlot, PAGE_TOKENS, SampleRow, Sampled};
+use switchyard_kernels::{AdapterSlot, MaskRow, PAGE_TOKENS, RowToken, SampleRow, Sampled};
 use tokio::sync::mpsc::{Sender, error::TrySendError};
 
 use super::{FinishReason, NewSequence, TokenOutput};
@@ -43,25 +46,33 @@ pub(super) struct Arrival {
 
 /// A request that is waiting or running.
 ///
-/// Invariant *length chain*, half-open ranges of `tokens`:
+/// Invariant *length chain*, half-open ranges of positions:
 ///
 /// ```text
-/// 0 .. computed .. computed + rows of this step .. tokens.len() .. prompt + max_tokens
+/// 0 .. computed .. computed + rows of this step .. len() .. prompt + max_tokens
+/// 0 .......................... known .. awaited .. len()
 /// ```
 pub(super) struct Sequence {
     pub(super) id: SequenceId,
     /// The prompt, then what was produced.
-    pub(super) tokens: Vec<u32>,
+    tokens: Vec<u32>,
+    /// Tokens drawn and not known yet: their rows in the draws of the steps in flight, oldest
+    /// first. One while a step is planned, two between its launch and the commit of the one before.
+    awaited: VecDeque<u32>,
     /// Length of the prompt.
     prompt: usize,
-    /// Tokens whose keys and values are in `pages`.
+    /// Tokens whose keys and values are in `pages`, once the steps in flight have run.
     pub(super) computed: usize,
+    /// The latest step that has rows of it, from 1.
+    pub(super) last_step: u64,
     /// Slabs of the KV pages, in order of position.
     pub(super) pages: Vec<u32>,
     /// The adapter's slot and its lease, while running.
     pub(super) slot: Option<AdapterSlot>,
     /// Times that a later sequence was started first.
     pub(super) overtaken: u32,
+    /// What a grammar allows after the known tokens. Nobody sets it yet.
+    pub(super) mask: Option<MaskRow>,
     request: NewSequence,
     output: Sender<TokenOutput>,
     /// Held until the first start.
@@ -75,10 +86,13 @@ impl Sequence {
             id,
             prompt: tokens.len(),
             tokens,
+            awaited: VecDeque::new(),
             computed: 0,
+            last_step: 0,
             pages: Vec::new(),
             slot: None,
             overtaken: 0,
+            mask: None,
             request: arrival.request,
             output: arrival.output,
             place: Some(arrival.place),
@@ -94,14 +108,28 @@ impl Sequence {
         self.request.adapter.as_ref()
     }
 
-    /// Pages that the tokens so far need.
-    pub(super) fn pages_needed(&self) -> usize {
-        self.tokens.len().div_ceil(PAGE_TOKENS)
+    /// Tokens so far, known or awaited.
+    pub(super) fn len(&self) -> usize {
+        self.tokens.len() + self.awaited.len()
     }
 
-    /// Tokens still to be computed; 1 while decoding.
+    /// Pages that computing all that remains needs.
+    pub(super) fn pages_needed(&self) -> usize {
+        (self.computed + self.remaining()).div_ceil(PAGE_TOKENS)
+    }
+
+    /// Tokens that a step may compute now; 1 while decoding. 0 while the step in flight draws the
+    /// last one, which is never computed, or one that a grammar must see before the next is drawn.
     pub(super) fn remaining(&self) -> usize {
-        self.tokens.len() - self.computed
+        let mask_is_due = self.mask.is_some() && !self.awaited.is_empty();
+        if mask_is_due || self.len() == self.longest() { 0 } else { self.len() - self.computed }
+    }
+
+    /// The next `rows` tokens to compute.
+    pub(super) fn row_tokens(&self, rows: usize) -> impl Iterator<Item = RowToken> {
+        assert!(self.awaited.len() <= 1, "a row names the latest draw alone");
+        let known = self.tokens[self.computed..].iter().copied().map(RowToken::Known);
+        known.chain(self.awaited.iter().copied().map(RowToken::Drawn)).take(rows)
     }
 
     /// Whether nobody listens any more.
@@ -118,32 +146,42 @@ impl Sequence {
     /// Back to nothing computed; what was produced becomes part of the prompt to recompute.
     pub(super) fn restart(&mut self) {
         assert!(self.pages.is_empty() && self.slot.is_none(), "released before");
+        assert!(self.awaited.is_empty(), "what is recomputed is known");
         self.computed = 0;
     }
 
     /// How the token after the present ones is drawn.
     pub(super) fn sample_row(&self) -> SampleRow {
+        assert!(self.mask.is_none() || self.awaited.is_empty(), "a mask follows known tokens");
         let sampling = &self.request.sampling;
         SampleRow {
             temperature: sampling.temperature,
             top_k: sampling.top_k,
             top_p: sampling.top_p,
             seed: sampling.seed,
-            position: self.tokens.len() as u64,
+            position: self.len() as u64,
             logprobs: sampling.logprobs,
-            mask: None,
+            mask: self.mask.clone(),
         }
     }
 
-    /// Counts `rows` more tokens as computed.
-    pub(super) fn advance(&mut self, rows: usize) {
+    /// Counts `rows` more tokens as computed by a step.
+    pub(super) fn advance(&mut self, rows: usize, step: u64) {
         self.computed += rows;
+        self.last_step = step;
         self.assert_length_chain();
     }
 
-    /// Appends a drawn token and reports it; says whether the sequence has ended.
-    pub(super) fn push(&mut self, drawn: Sampled) -> bool {
-        assert_eq!(self.remaining(), 0, "a token is drawn after all before it are computed");
+    /// Counts one more token, which that row of the latest draw will tell.
+    pub(super) fn expect_token(&mut self, row: u32) {
+        assert_eq!(self.computed, self.len(), "a token is drawn after all before it are computed");
+        self.awaited.push_back(row);
+        self.assert_length_chain();
+    }
+
+    /// Fills the oldest awaited token in and reports it; says whether the sequence has ended.
+    pub(super) fn push(&mut self, row: u32, drawn: Sampled) -> bool {
+        assert_eq!(self.awaited.pop_front(), Some(row), "draws are committed in order");
         self.tokens.push(drawn.token);
         self.assert_length_chain();
         let finish = self.verdict(drawn.token);
@@ -169,8 +207,8 @@ impl Sequence {
     }
 
     fn assert_length_chain(&self) {
-        assert!(self.computed <= self.tokens.len(), "length chain: computed");
+        assert!(self.computed <= self.len(), "length chain: computed");
         assert!(self.computed <= self.pages.len() * PAGE_TOKENS, "length chain: pages");
-        assert!(self.tokens.len() <= self.longest(), "length chain: longest");
+        assert!(self.len() <= self.longest(), "length chain: longest");
     }
 }

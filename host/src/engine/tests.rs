@@ -1,5 +1,6 @@
 //! The engine on tiny random models, stepped by hand and on its thread.
 
+mod late;
 mod life;
 mod truths;
 
@@ -20,14 +21,25 @@ use crate::model::{
 };
 
 /// Room for everything a test runs at once.
-const ROOMY: Rig = Rig { isa: Isa::Portable, dtype: Dtype::F32, slabs: 1200, step_tokens: 64 };
+const ROOMY: Rig = Rig {
+    isa: Isa::Portable,
+    runs_behind: false,
+    dtype: Dtype::F32,
+    slabs: 1200,
+    running: 32,
+    step_tokens: 64,
+};
+/// Tokens committed in their own step, and one step late.
+const BOTH: [Rig; 2] = [ROOMY, Rig { runs_behind: true, ..ROOMY }];
 
 /// What an engine under test is made of.
 #[derive(Clone, Copy)]
 struct Rig {
     isa: Isa,
+    runs_behind: bool,
     dtype: Dtype,
     slabs: usize,
+    running: usize,
     step_tokens: usize,
 }
 
@@ -35,17 +47,21 @@ impl Rig {
     fn limits(&self) -> EngineLimits {
         let slab_bytes = tiny().attention_shape(self.dtype).slab_bytes();
         let pool_bytes = self.slabs * slab_bytes;
-        let max_step_tokens = self.step_tokens;
-        EngineLimits { pool_bytes, max_running: 32, max_step_tokens, max_waiting: 64 }
+        let (max_running, max_step_tokens) = (self.running, self.step_tokens);
+        EngineLimits { pool_bytes, max_running, max_step_tokens, max_waiting: 64 }
+    }
+
+    fn model(&self) -> Model<Probe> {
+        let probe = if self.runs_behind { Probe::behind(self.isa) } else { Probe::new(self.isa) };
+        tiny_model(probe, self.dtype, self.limits().model())
     }
 
     fn engine(&self) -> Engine<Probe> {
-        let model = tiny_model(self.isa, self.dtype, self.limits().model());
-        Engine::new(model, self.limits()).expect("fits")
+        Engine::new(self.model(), self.limits()).expect("fits")
     }
 
     fn spawn(&self) -> (EngineHandle, Arc<Mutex<Record>>) {
-        let model = tiny_model(self.isa, self.dtype, self.limits().model());
+        let model = self.model();
         let record = model.backend().record();
         (Engine::spawn(|| Ok(model), self.limits()).expect("starts"), record)
     }
@@ -91,6 +107,7 @@ impl Engine<Probe> {
     fn run_dry(&mut self) {
         for _ in 0..2000 {
             if self.scheduler.is_idle() {
+                assert!(self.in_flight.is_none());
                 return;
             }
             self.step();

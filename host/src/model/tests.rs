@@ -5,7 +5,7 @@ pub(crate) mod probe;
 use std::sync::Arc;
 
 use switchyard_kernels::{
-    AdapterSlot, Batch, Dtype, HostMatrix, Linear, Segment,
+    AdapterSlot, Batch, Dtype, HostMatrix, Linear, RowToken, Segment,
     cpu::{Cpu, Isa},
 };
 
@@ -31,11 +31,10 @@ pub(crate) fn tiny() -> ModelConfig {
     }
 }
 
-/// A tiny model on one path of the CPU backend.
-pub(crate) fn tiny_model(isa: Isa, dtype: Dtype, limits: ModelLimits) -> Model<Probe> {
-    let cpu = Cpu::new(isa, 2).expect("an available path");
+/// A tiny model on a CPU backend under observation.
+pub(crate) fn tiny_model(probe: Probe, dtype: Dtype, limits: ModelLimits) -> Model<Probe> {
     let weights = HostWeights::random(&tiny(), dtype, 1);
-    Model::new(Probe::new(cpu), &tiny(), weights, limits).expect("fits")
+    Model::new(probe, &tiny(), weights, limits).expect("fits")
 }
 
 /// An adapter of the tiny model, packed; `id` is its seed too.
@@ -64,7 +63,7 @@ fn prefill(tokens: &[u32], adapter: Option<AdapterSlot>) -> Batch {
     let rows = tokens.len() as u32;
     let pages = rows.div_ceil(16);
     Batch {
-        tokens: tokens.to_vec(),
+        tokens: tokens.iter().copied().map(RowToken::Known).collect(),
         positions: (0..rows).collect(),
         seq_indptr: vec![0, rows],
         page_indptr: vec![0, pages],
@@ -114,7 +113,7 @@ fn adapter_path_equals_merged_weights() {
         merged.forward(&prefill(&tokens, None));
         let expected = merged.logits();
 
-        let mut model = tiny_model(Isa::Portable, Dtype::F32, LIMITS);
+        let mut model = tiny_model(Probe::new(Isa::Portable), Dtype::F32, LIMITS);
         let image = tiny_adapter(Dtype::F32, rank, 5);
         model.reserve(8 + image.map.slabs as usize).expect("fits");
         let slabs: Vec<u32> = (0..image.map.slabs).map(|slab| slab + 8).rev().collect();
@@ -132,7 +131,7 @@ fn adapter_path_equals_merged_weights() {
 
 #[test]
 fn nothing_of_lora_runs_without_an_adapter_in_the_batch() {
-    let mut model = tiny_model(Isa::Portable, Dtype::Bf16, LIMITS);
+    let mut model = tiny_model(Probe::new(Isa::Portable), Dtype::Bf16, LIMITS);
     let image = tiny_adapter(Dtype::Bf16, 8, 1);
     model.reserve(8 + image.map.slabs as usize).expect("fits");
     let slabs: Vec<u32> = (8..8 + image.map.slabs).collect();

@@ -14,7 +14,7 @@ pub(super) fn embed(step: &Step, table: &HostMatrix, out: &mut Tensor) {
     out.set_rows(step.batch.rows());
     with_element!(table.dtype, E => {
         let weights = elements::<E>(table.data.bytes());
-        for (row, &token) in step.batch.tokens.iter().enumerate() {
+        for (row, &token) in step.tokens.iter().enumerate() {
             let weights = &weights[token as usize * table.cols..][..table.cols];
             for (out, weight) in out.row_mut(row).iter_mut().zip(weights) {
                 *out = weight.widen();

@@ -17,6 +17,9 @@ const TOP_P_FIRST: usize = 256;
 
 /// Draws one token per row of `logits` `[rows, vocabulary]`.
 pub(super) fn sample(cx: &Context, logits: &Tensor, rows: &[SampleRow]) -> Vec<Sampled> {
+    if rows.is_empty() {
+        return Vec::new();
+    }
     assert_eq!(logits.rows(), rows.len(), "one way to sample per row of logits");
     let mut sampled = vec![Sampled { token: 0, logprob: None, top: Vec::new() }; rows.len()];
     let out = Disjoint::new(&mut sampled);

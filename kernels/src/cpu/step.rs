@@ -1,11 +1,13 @@
 //! One step's batch with what several operations derive from it, computed once.
 
-use crate::{AttentionShape, Batch, PAGE_TOKENS};
+use crate::{AttentionShape, Batch, PAGE_TOKENS, RowToken};
 
 /// The batch of the current step.
 #[derive(Default)]
 pub(super) struct Step {
     pub(super) batch: Batch,
+    /// `[rows]` token id of each row.
+    pub(super) tokens: Vec<u32>,
     /// `[rows]` sequence of each row.
     pub(super) sequences: Vec<u32>,
     /// `[rows, rotary_dim / 2]` cosine and sine of each rotated pair's angle.
@@ -13,8 +15,14 @@ pub(super) struct Step {
 }
 
 impl Step {
-    pub(super) fn new(batch: &Batch, shape: &AttentionShape) -> Self {
+    /// `drawn`: `[logits]` tokens of the latest `sample`.
+    pub(super) fn new(batch: &Batch, drawn: &[u32], shape: &AttentionShape) -> Self {
         batch.assert_consistent();
+        let token = |token: &RowToken| match *token {
+            RowToken::Known(id) => id,
+            RowToken::Drawn(row) => drawn[row as usize],
+        };
+        let tokens = batch.tokens.iter().map(token).collect();
         let mut sequences = vec![0; batch.rows()];
         for (sequence, bounds) in batch.seq_indptr.windows(2).enumerate() {
             sequences[bounds[0] as usize..bounds[1] as usize].fill(sequence as u32);
@@ -27,7 +35,7 @@ impl Step {
             shape.inv_freq.iter().map(turn)
         };
         let angles = batch.positions.iter().flat_map(angle).collect();
-        Self { batch: batch.clone(), sequences, angles }
+        Self { batch: batch.clone(), tokens, sequences, angles }
     }
 
     /// Cosines and sines of one row's rotated pairs.

@@ -10,6 +10,7 @@ using u64 = unsigned long long;
 constexpr u32 WARP = 32;
 constexpr u32 PAGE_TOKENS = 16;
 constexpr u32 NO_ADAPTER = 0xffffffffu;
+constexpr u32 DRAWN = 1u << 31;
 
 __device__ inline float infinity() { return __int_as_float(0x7f800000); }
 
@@ -104,7 +105,7 @@ struct Counts { u32 rows, sequences, pieces, logits; };
 
 struct Step {
   const Counts* counts;
-  const u32* tokens;        // [rows]
+  const u32* tokens;        // [rows] token id, or DRAWN | i: the id that row i of the latest draw wrote to the sampler's buffer
   const u32* positions;     // [rows]
   const u32* sequences;     // [rows] sequence of each row
   const u32* seq_indptr;    // [sequences + 1] first row of each sequence

@@ -1,32 +1,48 @@
 //! One step's batch on the device: one pinned image, one copy.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
+
+use cudarc::driver::CudaEvent;
 
 use super::{
     device::Device,
     launch::Parameter,
     memory::{DeviceBuffer, PinnedBuffer},
 };
-use crate::{Batch, DeviceError};
+use crate::{Batch, DeviceError, RowToken};
 
 /// Rows that share a pass over an adapter's tiles: the height of a tensor-core tile.
 pub(super) const PIECE_ROWS: u32 = 16;
 /// Slot of a piece of base rows.
 const NO_ADAPTER: u32 = u32::MAX;
+/// `DRAWN` of `prelude.cuh`: marks a row's token as one of the latest draw.
+const DRAWN: u32 = 1 << 31;
 /// Words that an image has room for at first; it grows between steps when one needs more.
 const FIRST_WORDS: usize = 1 << 16;
+/// What images are, for errors.
+const WHAT: &str = "a step's batch";
 /// Words of an image ahead of its arrays, `Counts` of `prelude.cuh`.
 const COUNT_WORDS: usize = 4;
 
 /// The current step.
 pub(super) struct Step {
     device: Arc<Device>,
-    pinned: PinnedBuffer,
+    /// Filled next.
+    pinned: Pinned,
+    /// Filled for the current step.
+    sent: Pinned,
     image: DeviceBuffer,
     /// First word of each array, in the order of [`StepView`].
     starts: [usize; ARRAYS],
     /// How far grids have to reach.
     pub(super) extent: Extent,
+}
+
+/// An image on its way: its copy waits for the step before, the host fills the other one.
+struct Pinned {
+    image: PinnedBuffer,
+    /// After the latest copy from it.
+    copied: Option<CudaEvent>,
 }
 
 const ARRAYS: usize = 8;
@@ -63,18 +79,20 @@ unsafe impl Parameter for StepView {}
 
 impl Step {
     pub(super) fn empty(device: &Arc<Device>) -> Result<Self, DeviceError> {
-        let (pinned, image) = room(device, FIRST_WORDS)?;
-        let extent = Extent::default();
-        Ok(Self { device: device.clone(), pinned, image, starts: [COUNT_WORDS; ARRAYS], extent })
+        let (pinned, sent) = (Pinned::new(device, FIRST_WORDS)?, Pinned::new(device, FIRST_WORDS)?);
+        let image = DeviceBuffer::new(device, FIRST_WORDS * 4, WHAT)?;
+        let (starts, extent) = ([COUNT_WORDS; ARRAYS], Extent::default());
+        Ok(Self { device: device.clone(), pinned, sent, image, starts, extent })
     }
 
-    /// Sends a batch to the device. Waits for the step before, whose kernels may still read.
+    /// Sends a batch to the device, in order after the step before. Waits for no more than the copy
+    /// of the batch before that.
     pub(super) fn begin(&mut self, batch: &Batch) {
         batch.assert_consistent();
-        let sequences = row_sequences(batch);
+        let (tokens, sequences) = (row_tokens(batch), row_sequences(batch));
         let pieces = pieces(batch);
         let arrays: [&[u32]; ARRAYS] = [
-            &batch.tokens,
+            &tokens,
             &batch.positions,
             &sequences,
             &batch.seq_indptr,
@@ -84,10 +102,11 @@ impl Step {
             &batch.logit_rows,
         ];
         let words = COUNT_WORDS + arrays.iter().map(|array| array.len()).sum::<usize>();
-        self.device.stream.synchronize().expect("the step before");
         if words * 4 > self.image.len() {
-            (self.pinned, self.image) =
-                room(&self.device, words.next_power_of_two()).expect("memory for a larger step");
+            self.grow(words.next_power_of_two()).expect("memory for a larger step");
+        }
+        if let Some(copied) = self.pinned.copied.take() {
+            copied.synchronize().expect("the copy of an earlier step");
         }
         self.extent = extent(batch, pieces.len() / 3);
         let Extent { rows, sequences, pieces, logits, .. } = self.extent;
@@ -100,10 +119,22 @@ impl Step {
             at += array.len();
             start
         };
-        let bytes = self.pinned.bytes_mut();
+        let bytes = self.pinned.image.bytes_mut();
         append(&[rows, sequences, pieces, logits], bytes);
         self.starts = arrays.map(|array| append(array, bytes));
-        self.image.write_pinned(0, &self.pinned, words * 4);
+        self.image.write_pinned(0, &self.pinned.image, words * 4);
+        let copied = self.device.stream.record_event(None).expect("an event after the copy");
+        self.pinned.copied = Some(copied);
+        mem::swap(&mut self.pinned, &mut self.sent);
+    }
+
+    /// Makes room for larger images, when nothing that is queued reads the present ones.
+    fn grow(&mut self, words: usize) -> Result<(), DeviceError> {
+        self.device.stream.synchronize().expect("the step before");
+        self.pinned = Pinned::new(&self.device, words)?;
+        self.sent = Pinned::new(&self.device, words)?;
+        self.image = DeviceBuffer::new(&self.device, words * 4, WHAT)?;
+        Ok(())
     }
 
     /// For kernels.
@@ -113,10 +144,23 @@ impl Step {
     }
 }
 
-fn room(device: &Arc<Device>, words: usize) -> Result<(PinnedBuffer, DeviceBuffer), DeviceError> {
-    const WHAT: &str = "a step's batch";
-    let pinned = PinnedBuffer::new(device, words * 4, WHAT)?;
-    Ok((pinned, DeviceBuffer::new(device, words * 4, WHAT)?))
+impl Pinned {
+    fn new(device: &Arc<Device>, words: usize) -> Result<Self, DeviceError> {
+        Ok(Self { image: PinnedBuffer::new(device, words * 4, WHAT)?, copied: None })
+    }
+}
+
+/// `[rows]` token id of each row, or the row of the latest draw that tells it.
+fn row_tokens(batch: &Batch) -> Vec<u32> {
+    let word = |token: &RowToken| {
+        let (value, mark) = match *token {
+            RowToken::Known(id) => (id, 0),
+            RowToken::Drawn(row) => (row, DRAWN),
+        };
+        assert!(value < DRAWN, "a token id or a row of logits in 31 bits");
+        value | mark
+    };
+    batch.tokens.iter().map(word).collect()
 }
 
 /// `[rows]` sequence of each row.

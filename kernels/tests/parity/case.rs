@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use switchyard_kernels::{
     AdapterSlot, AttentionShape, Batch, Dtype, Linear, LinearTiles, PAGE_TOKENS, RANK_CHUNK,
-    Segment, TILE_ALIGN, Tile, TileMap,
+    RowToken, Segment, TILE_ALIGN, Tile, TileMap,
 };
 
 use crate::random::{Random, write};
@@ -214,7 +214,7 @@ impl Case {
             }
             batch.logit_rows.push(end - 1);
         }
-        batch.tokens = inputs.iter().map(|&row| row as u32).collect();
+        batch.tokens = inputs.iter().map(|&row| RowToken::Known(row as u32)).collect();
         (batch, inputs)
     }
 }

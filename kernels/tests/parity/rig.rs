@@ -1,7 +1,7 @@
 //! A backend with a case's adapters in its pool, and every operation run on the case's inputs.
 
 use switchyard_kernels::{
-    AdapterSlot, Backend, Batch, Delta, Dtype, Pending, ResidentAdapter, Segment, Site,
+    AdapterSlot, Backend, Batch, Delta, Dtype, Pending, ResidentAdapter, RowToken, Segment, Site,
 };
 
 use crate::{
@@ -52,7 +52,7 @@ pub(crate) type Make<B> = fn(&mut B, usize, &[f32]) -> <B as Backend>::Tensor;
 pub(crate) fn load<B: Backend>(backend: &mut B, cols: usize, values: &[f32]) -> B::Tensor {
     let rows = values.len() / cols;
     backend.begin(&Batch {
-        tokens: (0..rows as u32).collect(),
+        tokens: (0..rows as u32).map(RowToken::Known).collect(),
         positions: vec![0; rows],
         seq_indptr: vec![0, rows as u32],
         page_indptr: vec![0, 0],

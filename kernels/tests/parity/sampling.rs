@@ -25,7 +25,8 @@ pub(crate) fn sample_on<B: Backend>(
 ) -> Vec<Sampled> {
     let values = logits.repeat(rows.len());
     let logits = load(backend, logits.len(), &values);
-    backend.sample(&logits, rows)
+    let draw = backend.sample(&logits, rows);
+    backend.collect(draw)
 }
 
 fn sample(logits: &[f32], rows: &[SampleRow]) -> Vec<Sampled> {

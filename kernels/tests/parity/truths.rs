@@ -5,11 +5,16 @@ use std::sync::Arc;
 
 use switchyard_kernels::{
     AdapterSlot, AttentionShape, Backend, Batch, Delta, Dtype, Linear, LinearTiles, Pending,
-    ResidentAdapter, Segment, Site, Tile, TileMap,
+    ResidentAdapter, RowToken, Segment, Site, Tile, TileMap,
     cpu::{Cpu, Isa},
 };
 
-use crate::{assert_close, cpu, random::write, rig::load};
+use crate::{
+    assert_close, cpu,
+    random::{matrix, write},
+    rig::load,
+    sampling::GREEDY,
+};
 
 const SHAPE: AttentionShape = AttentionShape {
     layers: 1,
@@ -25,7 +30,8 @@ type Truth<B> = (&'static str, fn(&mut B));
 
 /// Every truth, each on a backend of its own.
 pub(crate) fn check_all<B: Backend>(backend: impl Fn() -> B) {
-    let truths: [Truth<B>; 6] = [
+    let truths: [Truth<B>; 7] = [
+        ("drawn_tokens_are_those_of_the_latest_draw", drawn_tokens_are_those_of_the_latest_draw),
         ("rotation_is_complex_multiplication", rotation_is_complex_multiplication),
         ("equal_keys_give_the_mean_of_the_values_so_far", equal_keys_give_the_mean),
         ("attention_weighs_by_the_scaled_softmax", attention_weighs_by_the_scaled_softmax),
@@ -50,7 +56,7 @@ fn hold_on_every_path() {
 fn batch(rows: u32, adapter: Option<AdapterSlot>) -> Batch {
     let pages = rows.div_ceil(16);
     Batch {
-        tokens: vec![0; rows as usize],
+        tokens: vec![RowToken::Known(0); rows as usize],
         positions: (0..rows).collect(),
         seq_indptr: vec![0, rows],
         page_indptr: vec![0, pages],
@@ -62,6 +68,22 @@ fn batch(rows: u32, adapter: Option<AdapterSlot>) -> Batch {
 
 fn plain<B: Backend>(y: &B::Tensor) -> Pending<'_, B> {
     Pending { y, bias: None, delta: None }
+}
+
+/// A step may start from tokens that nobody has collected.
+fn drawn_tokens_are_those_of_the_latest_draw<B: Backend>(backend: &mut B) {
+    let logits = load(backend, 4, &[0.0, 9.0, 0.0, 0.0, 0.0, 0.0, 0.0, 9.0]);
+    let draw = backend.sample(&logits, &[GREEDY, GREEDY]);
+    let table = backend.matrix(matrix(Dtype::F32, 1, &[0.0, 10.0, 20.0, 30.0])).unwrap();
+    let tokens = vec![RowToken::Drawn(1), RowToken::Known(2), RowToken::Drawn(0)];
+    backend.begin(&Batch { tokens, ..batch(3, None) });
+    let mut rows = backend.tensor(3, 1).unwrap();
+    backend.embed(&table, &mut rows);
+    assert_eq!(backend.read(&rows), [30.0, 20.0, 10.0]);
+    let drawn: Vec<u32> = backend.collect(draw).iter().map(|sampled| sampled.token).collect();
+    assert_eq!(drawn, [1, 3]);
+    let nothing = backend.sample(&logits, &[]);
+    assert!(backend.collect(nothing).is_empty());
 }
 
 fn rotation_is_complex_multiplication<B: Backend>(backend: &mut B) {

@@ -1,4 +1,7 @@
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    mem,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use proptest::prelude::*;
 use switchyard_kernels::{Dtype, HostBuffer, PAGE_TOKENS, TileMap};
@@ -18,48 +21,79 @@ fn adapter(id: u8, slabs: u32) -> Arc<AdapterImage> {
     Arc::new(AdapterImage { id: AdapterId([id; 32]), rank: 8, map, bytes, resident })
 }
 
-fn submit(
-    scheduler: &mut Scheduler,
-    lengths: (usize, u32),
-    adapter: Option<Arc<AdapterImage>>,
-) -> TokenStream {
-    let (prompt, max_tokens) = lengths;
-    let request = NewSequence {
-        prompt: vec![1; prompt],
-        adapter,
-        sampling: Sampling::greedy(),
-        max_tokens,
-        stop_tokens: Vec::new(),
-    };
-    let (output, stream) = TokenStream::with_room(max_tokens as usize);
-    let place = Place::take(&Arc::default(), 1).expect("free");
-    scheduler.enqueue(Arrival { request, output, place });
-    stream
+/// A scheduler driven without a model: every row that ends its sequence draws token 0.
+struct Drive {
+    scheduler: Scheduler,
+    runs_behind: bool,
+    /// What the step in flight draws, if one is.
+    in_flight: Option<Vec<SequenceId>>,
 }
 
-/// One step without a model: every row that ends its sequence draws token 0.
-fn step(scheduler: &mut Scheduler) -> Plan {
-    let plan = scheduler.schedule();
-    scheduler.assert_conserved();
-    let mut order = Vec::new();
-    let mut seen = vec![false; scheduler.running.len()];
-    for work in &plan.work {
-        let sequence = &scheduler.running[work.index];
-        assert!(!std::mem::replace(&mut seen[work.index], true), "one work item a sequence");
-        assert!(work.rows >= 1 && work.rows <= sequence.remaining(), "length chain");
-        assert!(sequence.computed + work.rows <= sequence.pages.len() * PAGE_TOKENS);
-        assert_eq!(sequence.slot.is_some(), sequence.adapter().is_some(), "lease pins");
-        if work.rows == sequence.remaining() {
-            order.push(work.index);
-        }
+impl Drive {
+    fn new(scheduler: Scheduler) -> Self {
+        Self { scheduler, runs_behind: false, in_flight: None }
     }
-    assert!(scheduler.running.len() <= scheduler.max_running);
-    assert!(scheduler.waiting.iter().all(|waiting| waiting.overtaken <= MAX_OVERTAKEN));
-    let drawn = order.iter().map(|_| Sampled { token: 0, logprob: None, top: Vec::new() });
-    let drawn = drawn.collect();
-    scheduler.commit(&plan.work, &order, drawn);
-    scheduler.assert_conserved();
-    plan
+
+    fn behind(scheduler: Scheduler) -> Self {
+        Self { runs_behind: true, ..Self::new(scheduler) }
+    }
+
+    fn submit(
+        &mut self,
+        (prompt, max_tokens): (usize, u32),
+        adapter: Option<Arc<AdapterImage>>,
+    ) -> TokenStream {
+        let request = NewSequence {
+            prompt: vec![1; prompt],
+            adapter,
+            sampling: Sampling::greedy(),
+            max_tokens,
+            stop_tokens: Vec::new(),
+        };
+        let (output, stream) = TokenStream::with_room(max_tokens as usize);
+        let place = Place::take(&Arc::default(), 1).expect("free");
+        self.scheduler.enqueue(Arrival { request, output, place });
+        stream
+    }
+
+    fn step(&mut self) -> Plan {
+        let plan = self.scheduler.schedule();
+        self.scheduler.assert_conserved();
+        let order = self.check(&plan);
+        let launched = (!plan.work.is_empty()).then_some(order);
+        if let Some(order) = &launched {
+            self.scheduler.launch(&plan.work, order);
+            self.scheduler.assert_conserved();
+        }
+        let late = self.runs_behind;
+        let due = if late { mem::replace(&mut self.in_flight, launched) } else { launched };
+        if let Some(order) = due {
+            let token = |_| Sampled { token: 0, logprob: None, top: Vec::new() };
+            self.scheduler.commit(&order, order.iter().map(token).collect());
+            self.scheduler.assert_conserved();
+        }
+        plan
+    }
+
+    /// Asserts what holds of every plan; the sequences that it draws for.
+    fn check(&self, plan: &Plan) -> Vec<SequenceId> {
+        let scheduler = &self.scheduler;
+        let mut order = Vec::new();
+        let mut seen = vec![false; scheduler.running.len()];
+        for work in &plan.work {
+            let sequence = &scheduler.running[work.index];
+            assert!(!mem::replace(&mut seen[work.index], true), "one work item a sequence");
+            assert!(work.rows >= 1 && work.rows <= sequence.remaining(), "length chain");
+            assert!(sequence.computed + work.rows <= sequence.pages.len() * PAGE_TOKENS);
+            assert_eq!(sequence.slot.is_some(), sequence.adapter().is_some(), "lease pins");
+            if work.rows == sequence.remaining() {
+                order.push(sequence.id);
+            }
+        }
+        assert!(scheduler.running.len() <= scheduler.max_running);
+        assert!(scheduler.waiting.iter().all(|waiting| waiting.overtaken <= MAX_OVERTAKEN));
+        order
+    }
 }
 
 /// `(tokens so far, whether it finished)`
@@ -113,20 +147,22 @@ proptest! {
         adapter_slabs in prop::collection::vec(0u32..11, 6),
         max_running in 1usize..9,
         max_step_tokens in 1usize..70,
+        runs_behind: bool,
     ) {
         // The largest: 150 + 59 tokens in 13 pages and an adapter of 10.
-        let mut scheduler = Scheduler::new(SLABS, max_running, max_step_tokens);
+        let scheduler = Scheduler::new(SLABS, max_running, max_step_tokens);
+        let mut drive = Drive { runs_behind, ..Drive::new(scheduler) };
         let adapters: Vec<_> = (0..6).map(|i| adapter(i, adapter_slabs[i as usize])).collect();
         let mut open: Vec<(usize, Request, TokenStream, u32)> = Vec::new();
         let mut now = 0;
-        while now < 40 || !scheduler.is_idle() {
+        while now < 40 || !drive.scheduler.is_idle() {
             for request in requests.iter().filter(|request| request.at == now) {
                 let image = request.adapter.map(|i| adapters[i as usize].clone());
                 let lengths = (request.prompt, request.max_tokens);
-                let stream = submit(&mut scheduler, lengths, image);
+                let stream = drive.submit(lengths, image);
                 open.push((now, request.clone(), stream, 0));
             }
-            step(&mut scheduler);
+            drive.step();
             now += 1;
             open.retain_mut(|(arrived, request, stream, tokens)| {
                 let (new, finished) = received(stream);
@@ -137,6 +173,8 @@ proptest! {
             prop_assert!(now < 40_000, "the run ends");
         }
         prop_assert!(open.is_empty(), "every stream that was kept has finished");
+        prop_assert!(drive.in_flight.is_none());
+        let mut scheduler = drive.scheduler;
         let counts = scheduler.pool.counts();
         prop_assert_eq!(counts.kv, 0);
         prop_assert_eq!(counts.free, SLABS - counts.adapter);
@@ -148,29 +186,28 @@ proptest! {
 
 #[test]
 fn decode_goes_first_and_prompts_share_what_is_left() {
-    let mut scheduler = Scheduler::new(SLABS, 8, 10);
-    let _streams = [(3, 9), (30, 9), (4, 9)].map(|lengths| submit(&mut scheduler, lengths, None));
+    let mut drive = Drive::new(Scheduler::new(SLABS, 8, 10));
+    let _streams = [(3, 9), (30, 9), (4, 9)].map(|lengths| drive.submit(lengths, None));
     let rows = |plan: Plan| -> Vec<(usize, usize)> {
         plan.work.iter().map(|work| (work.index, work.rows)).collect()
     };
-    assert_eq!(rows(step(&mut scheduler)), [(0, 3), (1, 7)]);
-    assert_eq!(rows(step(&mut scheduler)), [(0, 1), (1, 9)]);
-    assert_eq!(rows(step(&mut scheduler)), [(0, 1), (1, 9)]);
-    assert_eq!(rows(step(&mut scheduler)), [(0, 1), (1, 5), (2, 4)]);
-    assert_eq!(rows(step(&mut scheduler)), [(0, 1), (1, 1), (2, 1)]);
+    assert_eq!(rows(drive.step()), [(0, 3), (1, 7)]);
+    assert_eq!(rows(drive.step()), [(0, 1), (1, 9)]);
+    assert_eq!(rows(drive.step()), [(0, 1), (1, 9)]);
+    assert_eq!(rows(drive.step()), [(0, 1), (1, 5), (2, 4)]);
+    assert_eq!(rows(drive.step()), [(0, 1), (1, 1), (2, 1)]);
 }
 
 #[test]
 fn a_sequence_whose_adapter_does_not_fit_is_overtaken_but_not_for_ever() {
-    let mut scheduler = Scheduler::new(SLABS, 2, 64);
-    let _running = submit(&mut scheduler, (16, 200), None);
-    step(&mut scheduler);
-    let mut blocked = submit(&mut scheduler, (1, 1), Some(adapter(1, SLABS as u32 - 1)));
-    let later: Vec<_> =
-        (0..2 * MAX_OVERTAKEN).map(|_| submit(&mut scheduler, (1, 1), None)).collect();
+    let mut drive = Drive::new(Scheduler::new(SLABS, 2, 64));
+    let _running = drive.submit((16, 200), None);
+    drive.step();
+    let mut blocked = drive.submit((1, 1), Some(adapter(1, SLABS as u32 - 1)));
+    let later: Vec<_> = (0..2 * MAX_OVERTAKEN).map(|_| drive.submit((1, 1), None)).collect();
     let mut steps = 0;
     while !received(&mut blocked).1 {
-        step(&mut scheduler);
+        drive.step();
         steps += 1;
         assert!(steps < 400, "the blocked sequence starts");
     }
@@ -180,11 +217,11 @@ fn a_sequence_whose_adapter_does_not_fit_is_overtaken_but_not_for_ever() {
 
 #[test]
 fn idle_adapters_stay_until_slabs_are_wanted_and_the_least_used_goes() {
-    let mut scheduler = Scheduler::new(SLABS, 4, 64);
+    let mut drive = Drive::new(Scheduler::new(SLABS, 4, 64));
     let adapters: Vec<_> = (0..4).map(|i| adapter(i, 7)).collect();
     let mut run = |i: usize| {
-        let mut stream = submit(&mut scheduler, (5, 1), Some(adapters[i].clone()));
-        let loads = step(&mut scheduler).loads.len();
+        let mut stream = drive.submit((5, 1), Some(adapters[i].clone()));
+        let loads = drive.step().loads.len();
         assert!(received(&mut stream).1);
         loads
     };
@@ -197,12 +234,12 @@ fn idle_adapters_stay_until_slabs_are_wanted_and_the_least_used_goes() {
 
 #[test]
 fn the_newest_is_preempted_and_keeps_what_it_produced() {
-    let mut scheduler = Scheduler::new(5, 4, 64);
-    let mut streams = [(30, 30), (20, 30)].map(|lengths| submit(&mut scheduler, lengths, None));
+    let mut drive = Drive::new(Scheduler::new(5, 4, 64));
+    let mut streams = [(30, 30), (20, 30)].map(|lengths| drive.submit(lengths, None));
     let mut produced = [0, 0];
     let mut steps = 0;
-    while !scheduler.is_idle() {
-        step(&mut scheduler);
+    while !drive.scheduler.is_idle() {
+        drive.step();
         for (stream, produced) in streams.iter_mut().zip(&mut produced) {
             *produced += received(stream).0;
         }
@@ -210,5 +247,69 @@ fn the_newest_is_preempted_and_keeps_what_it_produced() {
         assert!(steps < 100);
     }
     assert_eq!(produced, [30, 30]);
-    assert_eq!(scheduler.preemptions, 1);
+    assert_eq!(drive.scheduler.preemptions, 1);
+}
+
+/// Rows of each step.
+fn rows(drive: &mut Drive, steps: usize) -> Vec<Vec<usize>> {
+    let rows = |plan: Plan| plan.work.iter().map(|work| work.rows).collect();
+    (0..steps).map(|_| rows(drive.step())).collect()
+}
+
+#[test]
+fn a_step_is_planned_before_the_tokens_of_the_one_before_are_known() {
+    let mut drive = Drive::behind(Scheduler::new(SLABS, 8, 64));
+    let mut stream = drive.submit((16, 3), None);
+    assert_eq!(rows(&mut drive, 1), [[16]]);
+    assert_eq!((received(&mut stream), drive.scheduler.pool.counts().kv), ((0, false), 1));
+    assert_eq!(rows(&mut drive, 1), [[1]]);
+    assert_eq!((received(&mut stream), drive.scheduler.pool.counts().kv), ((1, false), 2));
+    // The third token is the last: it is drawn and never computed.
+    assert_eq!(rows(&mut drive, 2), [vec![1], vec![]]);
+    assert_eq!(received(&mut stream), (2, true));
+    assert!(drive.scheduler.is_idle());
+}
+
+#[test]
+fn a_last_token_in_flight_takes_no_page() {
+    let mut drive = Drive::behind(Scheduler::new(1, 8, 64));
+    let mut stream = drive.submit((15, 2), None);
+    assert_eq!(rows(&mut drive, 3), [vec![15], vec![1], vec![]]);
+    assert_eq!(received(&mut stream), (2, true));
+}
+
+#[test]
+fn a_grammar_sees_each_token_before_the_next_is_drawn() {
+    let mut drive = Drive::behind(Scheduler::new(SLABS, 8, 64));
+    let _streams = [(20, 4), (5, 4)].map(|lengths| drive.submit(lengths, None));
+    drive.scheduler.waiting[0].mask = Some(Arc::new([1]));
+    let planned = [vec![20, 5], vec![1], vec![1, 1], vec![1], vec![1], vec![], vec![1]];
+    assert_eq!(rows(&mut drive, planned.len()), planned);
+}
+
+#[test]
+fn slabs_of_the_step_in_flight_are_nobody_elses() {
+    let mut drive = Drive::behind(Scheduler::new(4, 8, 64));
+    let cancelled = drive.submit((40, 5), None);
+    assert_eq!(rows(&mut drive, 1), [[40]]);
+    drop(cancelled);
+    let _next = drive.submit((40, 5), None);
+    assert_eq!(rows(&mut drive, 1), [[0; 0]], "three of four slabs are being written");
+    assert_eq!(drive.scheduler.pool.free(), 4);
+    assert_eq!(rows(&mut drive, 1), [[40]]);
+}
+
+#[test]
+fn a_preemption_waits_for_the_step_in_flight() {
+    let mut drive = Drive::behind(Scheduler::new(3, 8, 64));
+    let mut streams = [(16, 30), (16, 30)].map(|lengths| drive.submit(lengths, None));
+    assert_eq!(rows(&mut drive, 1), [[16, 16]]);
+    assert_eq!(rows(&mut drive, 1), [[0; 0]], "both want the third slab");
+    assert_eq!(drive.scheduler.preemptions, 0);
+    assert_eq!(rows(&mut drive, 1), [[1]]);
+    assert_eq!(drive.scheduler.preemptions, 1);
+    while !drive.scheduler.is_idle() {
+        drive.step();
+    }
+    assert_eq!(streams.each_mut().map(received), [(30, true); 2]);
 }

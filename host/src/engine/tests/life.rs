@@ -15,59 +15,65 @@ fn collect(mut stream: TokenStream) -> (Vec<u32>, Option<FinishReason>) {
 
 #[test]
 fn a_stop_token_is_reported_last() {
-    let (engine, _) = ROOMY.spawn();
-    let ask = Ask { temperature: 1.0, ..Ask::new(1, 5, 40) };
-    let (whole, finish) = collect(engine.submit(ask.request()).expect("room"));
-    assert_eq!((whole.len(), finish), (40, Some(FinishReason::Length)));
-    let stop = whole[11];
-    let first = whole.iter().position(|&token| token == stop).expect("drawn");
-    let request = NewSequence { stop_tokens: vec![stop], ..ask.request() };
-    let (stopped, finish) = collect(engine.submit(request).expect("room"));
-    assert_eq!((&stopped[..], finish), (&whole[..=first], Some(FinishReason::Stop)));
+    for rig in BOTH {
+        let (engine, _) = rig.spawn();
+        let ask = Ask { temperature: 1.0, ..Ask::new(1, 5, 40) };
+        let (whole, finish) = collect(engine.submit(ask.request()).expect("room"));
+        assert_eq!((whole.len(), finish), (40, Some(FinishReason::Length)));
+        let stop = whole[11];
+        let first = whole.iter().position(|&token| token == stop).expect("drawn");
+        let request = NewSequence { stop_tokens: vec![stop], ..ask.request() };
+        let (stopped, finish) = collect(engine.submit(request).expect("room"));
+        assert_eq!((&stopped[..], finish), (&whole[..=first], Some(FinishReason::Stop)));
+    }
 }
 
 #[test]
 fn log_probabilities_are_those_of_the_logits() {
-    let mut engine = ROOMY.engine();
-    let record = engine.model.backend().record();
-    let request = Ask::new(1, 5, 1).request();
-    let sampling = Sampling { logprobs: Some(3), seed: 1, ..Sampling::greedy() };
-    let mut stream = engine.enqueue(NewSequence { sampling, ..request });
-    engine.run_dry();
-    let output = stream.try_recv().expect("one token");
-    let bits = record.lock().unwrap().logits[&(1, 5)].clone();
-    let logits: Vec<f64> = bits.iter().map(|&bits| f32::from_bits(bits).into()).collect();
-    let total: f64 = logits.iter().map(|x| x.exp()).sum();
-    let mut expected: Vec<f64> = logits.iter().map(|x| (x.exp() / total).ln()).collect();
-    let of_token = expected[output.token as usize];
-    assert!((f64::from(output.logprob.expect("asked")) - of_token).abs() < 1e-5);
-    expected.sort_by(|a, b| b.total_cmp(a));
-    assert_eq!(output.top.len(), 3);
-    assert_eq!(output.top[0].token, output.token, "greedy");
-    for (top, expected) in output.top.iter().zip(expected) {
-        assert!((f64::from(top.logprob) - expected).abs() < 1e-5);
+    for rig in BOTH {
+        let mut engine = rig.engine();
+        let record = engine.model.backend().record();
+        let request = Ask::new(1, 5, 1).request();
+        let sampling = Sampling { logprobs: Some(3), seed: 1, ..Sampling::greedy() };
+        let mut stream = engine.enqueue(NewSequence { sampling, ..request });
+        engine.run_dry();
+        let output = stream.try_recv().expect("one token");
+        let bits = record.lock().unwrap().logits[&(1, 5)].clone();
+        let logits: Vec<f64> = bits.iter().map(|&bits| f32::from_bits(bits).into()).collect();
+        let total: f64 = logits.iter().map(|x| x.exp()).sum();
+        let mut expected: Vec<f64> = logits.iter().map(|x| (x.exp() / total).ln()).collect();
+        let of_token = expected[output.token as usize];
+        assert!((f64::from(output.logprob.expect("asked")) - of_token).abs() < 1e-5);
+        expected.sort_by(|a, b| b.total_cmp(a));
+        assert_eq!(output.top.len(), 3);
+        assert_eq!(output.top[0].token, output.token, "greedy");
+        for (top, expected) in output.top.iter().zip(expected) {
+            assert!((f64::from(top.logprob) - expected).abs() < 1e-5);
+        }
     }
 }
 
 #[test]
 fn cancellation_at_any_step_frees_everything_at_the_next() {
-    let adapter = Some(tiny_adapter(Dtype::F32, 8, 1));
-    for steps in 0..12 {
-        let mut engine = Rig { step_tokens: 8, ..ROOMY }.engine();
-        let kept = engine.enqueue(Ask::new(1, 20, 12).request());
-        let ask = Ask { adapter: adapter.clone(), ..Ask::new(2, 30, 6) };
-        let dropped = engine.enqueue(ask.request());
-        (0..steps).for_each(|_| engine.step());
-        drop(dropped);
-        engine.step();
-        assert!(engine.scheduler.running().len() <= 1, "after {steps} steps");
-        assert!(engine.scheduler.running().iter().all(|sequence| sequence.slot.is_none()));
-        engine.scheduler.assert_conserved();
-        engine.run_dry();
-        assert_eq!(tokens(kept).len(), 12);
-        let mut status = EngineStatus::default();
-        engine.scheduler.report(&mut status);
-        assert_eq!((status.running, status.slabs.kv), (0, 0));
+    for rig in BOTH {
+        let adapter = Some(tiny_adapter(Dtype::F32, 8, 1));
+        for steps in 0..12 {
+            let mut engine = Rig { step_tokens: 8, ..rig }.engine();
+            let kept = engine.enqueue(Ask::new(1, 20, 12).request());
+            let ask = Ask { adapter: adapter.clone(), ..Ask::new(2, 30, 6) };
+            let dropped = engine.enqueue(ask.request());
+            (0..steps).for_each(|_| engine.step());
+            drop(dropped);
+            engine.step();
+            assert!(engine.scheduler.running().len() <= 1, "after {steps} steps");
+            assert!(engine.scheduler.running().iter().all(|sequence| sequence.slot.is_none()));
+            engine.scheduler.assert_conserved();
+            engine.run_dry();
+            assert_eq!(tokens(kept).len(), 12);
+            let mut status = EngineStatus::default();
+            engine.scheduler.report(&mut status);
+            assert_eq!((status.running, status.slabs.kv), (0, 0));
+        }
     }
 }
 
@@ -87,52 +93,58 @@ fn refusals_say_what_does_not_fit() {
 
 #[test]
 fn a_full_queue_refuses_and_recovers() {
-    let limits = EngineLimits { max_waiting: 2, max_running: 1, ..ROOMY.limits() };
-    let model = tiny_model(ROOMY.isa, ROOMY.dtype, limits.model());
-    let engine = Engine::spawn(|| Ok(model), limits).expect("starts");
-    let mut refused = 0;
-    let mut streams = Vec::new();
-    for seed in 0..50 {
-        match engine.submit(Ask::new(seed, 10, 20).request()) {
-            Ok(stream) => streams.push(stream),
-            Err(error) => {
-                assert_eq!(error, SubmitError::QueueFull);
-                refused += 1;
+    for rig in BOTH {
+        let limits = EngineLimits { max_waiting: 2, max_running: 1, ..rig.limits() };
+        let model = Rig { running: 1, ..rig }.model();
+        let engine = Engine::spawn(|| Ok(model), limits).expect("starts");
+        let mut refused = 0;
+        let mut streams = Vec::new();
+        for seed in 0..50 {
+            match engine.submit(Ask::new(seed, 10, 20).request()) {
+                Ok(stream) => streams.push(stream),
+                Err(error) => {
+                    assert_eq!(error, SubmitError::QueueFull);
+                    refused += 1;
+                }
             }
         }
+        assert!(refused > 0, "two may wait");
+        for stream in streams {
+            assert_eq!(collect(stream).0.len(), 20);
+        }
+        assert_eq!(engine.status().waiting, 0);
+        assert!(engine.submit(Ask::new(1, 1, 1).request()).is_ok());
     }
-    assert!(refused > 0, "two may wait");
-    for stream in streams {
-        assert_eq!(collect(stream).0.len(), 20);
-    }
-    assert_eq!(engine.status().waiting, 0);
-    assert!(engine.submit(Ask::new(1, 1, 1).request()).is_ok());
 }
 
 #[test]
 fn a_failing_device_ends_every_stream_and_says_why() {
-    let (engine, record) = ROOMY.spawn();
-    record.lock().unwrap().fail_in = Some(3);
-    let streams = [1, 2, 3].map(|seed| engine.submit(Ask::new(seed, 10, 50).request()));
-    for stream in streams.into_iter().flatten() {
-        assert_eq!(collect(stream).1, None, "no finish");
+    for rig in BOTH {
+        let (engine, record) = rig.spawn();
+        record.lock().unwrap().fail_in = Some(3);
+        let streams = [1, 2, 3].map(|seed| engine.submit(Ask::new(seed, 10, 50).request()));
+        for stream in streams.into_iter().flatten() {
+            assert_eq!(collect(stream).1, None, "no finish");
+        }
+        let failed = engine.status().failed.expect("posted before the streams end");
+        assert!(failed.contains("the device was lost"), "{failed}");
+        engine.shutdown();
+        assert_eq!(engine.status().waiting, 0);
+        assert_eq!(engine.submit(Ask::new(1, 1, 1).request()).err(), Some(SubmitError::Stopped));
     }
-    let failed = engine.status().failed.expect("posted before the streams end");
-    assert!(failed.contains("the device was lost"), "{failed}");
-    engine.shutdown();
-    assert_eq!(engine.status().waiting, 0);
-    assert_eq!(engine.submit(Ask::new(1, 1, 1).request()).err(), Some(SubmitError::Stopped));
 }
 
 #[test]
 fn shutdown_ends_open_streams_without_finish() {
-    let (engine, _) = ROOMY.spawn();
-    let stream = engine.submit(Ask::new(1, 10, 400).request()).expect("room");
-    engine.clone().shutdown();
-    let (tokens, finish) = collect(stream);
-    assert!(finish.is_none() || tokens.len() == 400);
-    assert_eq!(engine.submit(Ask::new(1, 1, 1).request()).err(), Some(SubmitError::Stopped));
-    assert_eq!(engine.status().failed, None);
+    for rig in BOTH {
+        let (engine, _) = rig.spawn();
+        let stream = engine.submit(Ask::new(1, 10, 400).request()).expect("room");
+        engine.clone().shutdown();
+        let (tokens, finish) = collect(stream);
+        assert!(finish.is_none() || tokens.len() == 400);
+        assert_eq!(engine.submit(Ask::new(1, 1, 1).request()).err(), Some(SubmitError::Stopped));
+        assert_eq!(engine.status().failed, None);
+    }
 }
 
 #[test]
@@ -140,7 +152,7 @@ fn a_model_that_does_not_load_is_an_error() {
     let load = || Err(DeviceError::Unavailable("no such device".into()));
     let error = Engine::<Probe>::spawn(load, ROOMY.limits()).err().expect("refused");
     assert_eq!(error.to_string(), "no such device");
-    let model = tiny_model(ROOMY.isa, ROOMY.dtype, ROOMY.limits().model());
+    let model = ROOMY.model();
     let limits = EngineLimits { pool_bytes: 100, ..ROOMY.limits() };
     let error = Engine::spawn(|| Ok(model), limits).err().expect("refused");
     assert!(error.to_string().contains("0 pool slabs of 8192 bytes"), "{error}");

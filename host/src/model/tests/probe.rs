@@ -1,14 +1,16 @@
 //! The CPU backend under observation: counts what LoRA costs, keeps the logits that tokens were
-//! drawn from and fails on demand.
+//! drawn from and fails on demand. It can play a device that runs behind: then it hands a step's
+//! tokens out only when they are collected, and sees that nothing of a step is overwritten before.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex},
 };
 
 use switchyard_kernels::{
     AdapterSlot, AttentionShape, Backend, Batch, Delta, DeviceError, HostMatrix, Pending,
-    ResidentAdapter, SampleRow, Sampled, Site, cpu::Cpu,
+    ResidentAdapter, RowToken, SampleRow, Sampled, Site,
+    cpu::{Cpu, Isa},
 };
 
 /// What a [`Probe`] saw.
@@ -22,21 +24,91 @@ pub(crate) struct Record {
     pub(crate) logits: BTreeMap<(u64, u64), Vec<u32>>,
     /// Steps until one panics.
     pub(crate) fail_in: Option<usize>,
+    /// Steps begun while the draw of the one before was not collected.
+    pub(crate) begun_behind: usize,
+    /// Rows whose token was not known yet.
+    pub(crate) drawn_rows: usize,
 }
+
+/// Slabs and slots of a step.
+#[derive(Clone, Default)]
+struct Uses {
+    pages: Vec<u32>,
+    slots: Vec<AdapterSlot>,
+    /// Slabs of the adapters in `slots`.
+    adapters: Vec<u32>,
+}
+
+/// A step whose draw has not been collected.
+struct InFlight {
+    number: u64,
+    uses: Uses,
+    sampled: Vec<Sampled>,
+}
+
+/// The number of a step whose tokens are kept back.
+pub(crate) struct ProbeDraw(u64);
 
 /// A [`Cpu`] that keeps a [`Record`].
 pub(crate) struct Probe {
     inner: Cpu,
     record: Arc<Mutex<Record>>,
+    runs_behind: bool,
+    /// Draws so far.
+    draws: u64,
+    /// `[logits]` tokens of the latest draw.
+    drawn: Vec<u32>,
+    /// Slabs of each slot's adapter.
+    bound: BTreeMap<AdapterSlot, Vec<u32>>,
+    /// Of the step that was begun last.
+    uses: Uses,
+    /// Oldest first.
+    in_flight: VecDeque<InFlight>,
 }
 
 impl Probe {
-    pub(crate) fn new(inner: Cpu) -> Self {
-        Self { inner, record: Arc::default() }
+    pub(crate) fn new(isa: Isa) -> Self {
+        Self {
+            inner: Cpu::new(isa, 2).expect("an available path"),
+            record: Arc::default(),
+            runs_behind: false,
+            draws: 0,
+            drawn: Vec::new(),
+            bound: BTreeMap::new(),
+            uses: Uses::default(),
+            in_flight: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn behind(isa: Isa) -> Self {
+        Self { runs_behind: true, ..Self::new(isa) }
     }
 
     pub(crate) fn record(&self) -> Arc<Mutex<Record>> {
         self.record.clone()
+    }
+
+    /// Checks a batch against the steps in flight and fills the drawn tokens in.
+    fn resolve(&mut self, batch: &Batch) -> Batch {
+        let mut record = self.record.lock().unwrap();
+        assert!(self.in_flight.len() <= usize::from(self.runs_behind), "one step ahead at most");
+        record.begun_behind += self.in_flight.len();
+        let slots: Vec<_> = batch.segments.iter().filter_map(|segment| segment.adapter).collect();
+        let adapters = slots.iter().flat_map(|slot| self.bound[slot].clone()).collect();
+        self.uses = Uses { pages: batch.page_indices.clone(), slots, adapters };
+        for older in &self.in_flight {
+            let read = |page: &u32| older.uses.adapters.contains(page);
+            assert!(!self.uses.pages.iter().any(read), "a page on an adapter that is read");
+        }
+        let known = |token: &RowToken| match *token {
+            RowToken::Known(_) => *token,
+            RowToken::Drawn(row) => {
+                assert!(!self.in_flight.is_empty(), "what has been collected is known");
+                record.drawn_rows += 1;
+                RowToken::Known(self.drawn[row as usize])
+            }
+        };
+        Batch { tokens: batch.tokens.iter().map(known).collect(), ..batch.clone() }
     }
 
     fn inner<'a>(&self, pending: Pending<'a, Self>) -> Pending<'a, Cpu> {
@@ -51,9 +123,13 @@ impl Backend for Probe {
     type Matrix = <Cpu as Backend>::Matrix;
     type Vector = <Cpu as Backend>::Vector;
     type Tensor = <Cpu as Backend>::Tensor;
+    type Draw = ProbeDraw;
 
     fn name(&self) -> String {
         self.inner.name()
+    }
+    fn runs_behind(&self) -> bool {
+        self.runs_behind
     }
     fn matrix(&mut self, host: HostMatrix) -> Result<Self::Matrix, DeviceError> {
         self.inner.matrix(host)
@@ -71,16 +147,26 @@ impl Backend for Probe {
         self.inner.reserve(shape, slabs)
     }
     fn write_slab(&mut self, slab: u32, bytes: &[u8]) {
+        for InFlight { uses, .. } in &self.in_flight {
+            let used = uses.pages.contains(&slab) || uses.adapters.contains(&slab);
+            assert!(!used, "one writer: a step in flight uses slab {slab}");
+        }
         self.inner.write_slab(slab, bytes);
     }
     fn bind(&mut self, slot: AdapterSlot, adapter: ResidentAdapter) {
+        let used = |step: &InFlight| step.uses.slots.contains(&slot);
+        assert!(!self.in_flight.iter().any(used), "a step in flight uses {slot:?}");
+        self.bound.insert(slot, adapter.slabs.clone());
         self.inner.bind(slot, adapter);
     }
     fn begin(&mut self, batch: &Batch) {
-        let fail_in = &mut self.record.lock().unwrap().fail_in;
-        assert_ne!(*fail_in, Some(0), "the device was lost");
-        *fail_in = fail_in.map(|steps| steps - 1);
-        self.inner.begin(batch);
+        {
+            let fail_in = &mut self.record.lock().unwrap().fail_in;
+            assert_ne!(*fail_in, Some(0), "the device was lost");
+            *fail_in = fail_in.map(|steps| steps - 1);
+        }
+        let batch = self.resolve(batch);
+        self.inner.begin(&batch);
     }
     fn embed(&mut self, table: &Self::Matrix, out: &mut Self::Tensor) {
         self.inner.embed(table, out);
@@ -116,13 +202,26 @@ impl Backend for Probe {
     fn gather(&mut self, x: &Self::Tensor, out: &mut Self::Tensor) {
         self.inner.gather(x, out);
     }
-    fn sample(&mut self, logits: &Self::Tensor, rows: &[SampleRow]) -> Vec<Sampled> {
-        let all = self.inner.read(logits);
-        let record = &mut self.record.lock().unwrap().logits;
-        for (row, logits) in rows.iter().zip(all.chunks(all.len() / rows.len())) {
-            let bits = logits.iter().map(|x| x.to_bits()).collect();
-            record.insert((row.seed, row.position), bits);
+    fn sample(&mut self, logits: &Self::Tensor, rows: &[SampleRow]) -> ProbeDraw {
+        if !rows.is_empty() {
+            let all = self.inner.read(logits);
+            let record = &mut self.record.lock().unwrap().logits;
+            for (row, logits) in rows.iter().zip(all.chunks(all.len() / rows.len())) {
+                let bits = logits.iter().map(|x| x.to_bits()).collect();
+                record.insert((row.seed, row.position), bits);
+            }
         }
-        self.inner.sample(logits, rows)
+        let draw = self.inner.sample(logits, rows);
+        let sampled = self.inner.collect(draw);
+        self.drawn = sampled.iter().map(|sampled| sampled.token).collect();
+        self.draws += 1;
+        let (number, uses) = (self.draws, std::mem::take(&mut self.uses));
+        self.in_flight.push_back(InFlight { number, uses, sampled });
+        ProbeDraw(number)
+    }
+    fn collect(&mut self, draw: ProbeDraw) -> Vec<Sampled> {
+        let oldest = self.in_flight.pop_front().expect("a draw is collected once");
+        assert_eq!(oldest.number, draw.0, "draws are collected in order");
+        oldest.sampled
     }
 }
