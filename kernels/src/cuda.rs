@@ -42,6 +42,7 @@ use launch::{Grid, Parameters, launch};
 use memory::DeviceBuffer;
 use module::Modules;
 use pool::Pool;
+pub use sample::Draw;
 use sample::Sampler;
 use step::Step;
 pub use tensor::{Matrix, Tensor, Vector};
@@ -116,7 +117,7 @@ impl Backend for Cuda {
     type Matrix = Matrix;
     type Vector = Vector;
     type Tensor = Tensor;
-    type Draw = Vec<Sampled>;
+    type Draw = Draw;
 
     fn name(&self) -> String {
         let Device { name, arch, .. } = &*self.cx.device;
@@ -203,16 +204,11 @@ impl Backend for Cuda {
         gather::gather(&mut self.cx, x, out);
     }
 
-    fn sample(&mut self, logits: &Tensor, rows: &[SampleRow]) -> Vec<Sampled> {
-        // Nothing to draw, but a collected draw still says that its step has run.
-        if rows.is_empty() {
-            self.cx.device.stream.synchronize().expect("the step");
-            return Vec::new();
-        }
-        sample::sample(&mut self.cx, logits, rows)
+    fn sample(&mut self, logits: &Tensor, rows: &[SampleRow]) -> Draw {
+        sample::launch(&mut self.cx, logits, rows)
     }
 
-    fn collect(&mut self, draw: Vec<Sampled>) -> Vec<Sampled> {
-        draw
+    fn collect(&mut self, draw: Draw) -> Vec<Sampled> {
+        sample::collect(&mut self.cx, draw)
     }
 }

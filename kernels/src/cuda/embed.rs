@@ -21,10 +21,11 @@ pub(super) fn embed(cx: &mut Context, table: &Matrix, out: &mut Tensor) {
     let kernel = format!("embed_{}", table.dtype.name());
     let parameters = Parameters::default()
         .with(cx.step.view())
+        .with(cx.sampler.tokens())
         .with(table.data.address())
         .with(out.data.address())
         .with(table.cols as u32);
     // SAFETY: the parameters of `embed.cu`; table and `out` have the shapes asserted above, and
-    // every token has a row of the table.
+    // every token has a row of the table; drawn ones were written by the latest draw.
     unsafe { cx.launch(("embed", &kernel), Grid::flat(rows, 256), parameters) };
 }

@@ -47,7 +47,7 @@ struct Slot {
 }
 
 /// Tokens on their way. Good until the second draw after it is launched.
-pub(super) struct Draw {
+pub struct Draw {
     /// Which of all draws.
     number: u64,
     /// `[rows]` word of each row's report, if it asked for one.
@@ -71,7 +71,6 @@ impl Sampler {
     }
 
     /// `[rows]` the tokens of the latest draw, for kernels queued after it and before the next.
-    #[expect(dead_code, reason = "the next step reads them once it is queued before the commit")]
     pub(super) fn tokens(&self) -> u64 {
         self.results.address()
     }
@@ -102,7 +101,8 @@ impl Sampler {
     /// Queues the copy of the results to the current slot and moves on to the next.
     fn end(&mut self, result_words: usize) {
         let slot = &mut self.slots[(self.draws % 2) as usize];
-        let to = &mut slot.results.bytes_mut()[..result_words * 4];
+        // At least a word, so that a draw of nothing is a copy too.
+        let to = &mut slot.results.bytes_mut()[..result_words.max(1) * 4];
         let stream = &self.device.stream;
         // SAFETY: both ranges are within their allocations. The pinned one is read after `done`
         // alone, and neither is freed before the stream has passed: freeing waits.
@@ -116,7 +116,7 @@ impl Sampler {
 /// Queues one draw per row of `logits` `[rows, vocabulary]`.
 pub(super) fn launch(cx: &mut Context, logits: &Tensor, rows: &[SampleRow]) -> Draw {
     let vocabulary = logits.cols;
-    assert_eq!(logits.rows, rows.len(), "one way to sample per row of logits");
+    assert!(rows.is_empty() || logits.rows == rows.len(), "one way to sample per row of logits");
     assert!((1..=VOCABULARY_MAX).contains(&vocabulary), "a vocabulary of at most 2^19");
     let kernel = match logits.dtype {
         Dtype::F32 => "sample_f32",
@@ -125,9 +125,6 @@ pub(super) fn launch(cx: &mut Context, logits: &Tensor, rows: &[SampleRow]) -> D
     };
     let reports = reports(rows);
     let number = cx.sampler.draws;
-    if rows.is_empty() {
-        return Draw { number, reports };
-    }
     let image = image(rows, &reports, vocabulary);
     let result_words = rows.len() + rows.iter().map(report_words).sum::<usize>();
     cx.sampler.begin(image.len(), result_words);
@@ -143,6 +140,10 @@ pub(super) fn launch(cx: &mut Context, logits: &Tensor, rows: &[SampleRow]) -> D
         .with(on_device.address())
         .with(results.address());
     let grid = Grid::flat(rows.len() as u32, THREADS);
+    if rows.is_empty() {
+        cx.sampler.end(0);
+        return Draw { number, reports };
+    }
     // SAFETY: the parameters of `sample_*`: a block reads its row of the logits, whose type is that
     // of the kernel, its `RowImage` and the mask that this names, and writes its token and its
     // report, both within `result_words`, for which `begin` made room.
@@ -154,9 +155,6 @@ pub(super) fn launch(cx: &mut Context, logits: &Tensor, rows: &[SampleRow]) -> D
 /// Waits for a draw.
 pub(super) fn collect(cx: &mut Context, draw: Draw) -> Vec<Sampled> {
     let Draw { number, reports } = draw;
-    if reports.is_empty() {
-        return Vec::new();
-    }
     assert!(number + 2 >= cx.sampler.draws, "its slot is not in use by a later draw");
     let slot = &cx.sampler.slots[(number % 2) as usize];
     slot.done.synchronize().expect("the draw");
@@ -176,11 +174,6 @@ pub(super) fn collect(cx: &mut Context, draw: Draw) -> Vec<Sampled> {
         Sampled { token, logprob: Some(logprob(own)), top: top.collect() }
     };
     reports.iter().enumerate().map(sampled).collect()
-}
-
-pub(super) fn sample(cx: &mut Context, logits: &Tensor, rows: &[SampleRow]) -> Vec<Sampled> {
-    let draw = launch(cx, logits, rows);
-    collect(cx, draw)
 }
 
 /// Words of a row's report: its own log-probability, a count, so many pairs at most.
