@@ -91,9 +91,8 @@ impl Program {
         unsafe {
             let mut got = sys::nvrtcGetCUBINSize(self.handle, &mut size).result();
             let mut cubin = vec![0_u8; size];
-            got = got.and_then(|()| {
-                sys::nvrtcGetCUBIN(self.handle, cubin.as_mut_ptr().cast()).result()
-            });
+            got = got
+                .and_then(|()| sys::nvrtcGetCUBIN(self.handle, cubin.as_mut_ptr().cast()).result());
             got.map_err(|error| failed(self.source, &error.to_string()))?;
             Ok(cubin)
         }

@@ -67,7 +67,8 @@ fn count() -> Result<usize, DeviceError> {
         ));
     }
     let counted = result::init().and_then(|()| CudaContext::device_count());
-    let count = counted.map_err(|error| unavailable("the NVIDIA driver has no usable GPU", error))?;
+    let count =
+        counted.map_err(|error| unavailable("the NVIDIA driver has no usable GPU", error))?;
     Ok(count.unsigned_abs() as usize)
 }
 
