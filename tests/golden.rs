@@ -5,19 +5,21 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs,
     path::PathBuf,
+    sync::Arc,
 };
 
 use safetensors::SafeTensors;
 use serde_json::Value;
 use switchyard::{
-    adapters::{AdapterLease, BaseIdentity, Registry},
+    adapters::{AdapterStore, BaseIdentity, Registry},
     checkpoint::Checkpoint,
-    model::{Model, ModelLimits},
+    model::{AdapterImage, Model, ModelLimits},
 };
 use switchyard_kernels::{
     AdapterSlot, Batch, Dtype, RowToken, Segment,
     cpu::{Cpu, Isa},
 };
+use tokio::runtime::Runtime;
 
 use crate::harness::root;
 
@@ -35,22 +37,26 @@ fn numbers(value: &Value) -> Vec<u32> {
     serde_json::from_value(value.clone()).unwrap()
 }
 
-/// Every golden adapter, registered against the base that it was made for.
-fn adapters() -> HashMap<String, AdapterLease> {
+/// Every golden adapter's image, registered against the base that it was made for.
+fn adapters() -> HashMap<String, Arc<AdapterImage>> {
     let checkpoint = Checkpoint::open(&golden("models/base-f32")).unwrap();
     let fingerprint = checkpoint.fingerprint().unwrap();
-    let mut registry = Registry::new(BaseIdentity {
+    let base = BaseIdentity {
         id: "base-f32".to_owned(),
         aliases: Vec::new(),
         revision: None,
         fingerprint,
         config: checkpoint.config,
         dtype: Dtype::F32,
-    });
-    let refresh = registry.refresh(&[golden("adapters")], &BTreeMap::new());
+    };
+    let store = AdapterStore::new(base, None, usize::MAX);
+    let refresh =
+        Registry::new(Arc::clone(&store)).refresh(&[golden("adapters")], &BTreeMap::new());
     let problems: Vec<_> = refresh.problems.iter().map(ToString::to_string).collect();
     assert!(problems.is_empty(), "{problems:?}");
-    refresh.catalogue.iter().map(|lease| (lease.name.clone(), lease.clone())).collect()
+    let runtime = Runtime::new().unwrap();
+    let image = |lease| runtime.block_on(store.image(lease)).unwrap();
+    refresh.catalogue.iter().map(|lease| (lease.name.clone(), image(lease))).collect()
 }
 
 /// One sequence in the first slabs of the pool, its adapter in the slabs after them.
@@ -61,18 +67,18 @@ struct Sequence {
 }
 
 impl Sequence {
-    fn new(name: &str, adapter: Option<&AdapterLease>, isa: Isa) -> Self {
+    fn new(name: &str, adapter: Option<&Arc<AdapterImage>>, isa: Isa) -> Self {
         let checkpoint = Checkpoint::open(&golden("models").join(name)).unwrap();
         let weights = checkpoint.load(Some(Dtype::F32), &mut |_, _| {}).unwrap();
         let backend = Cpu::new(isa, 2).unwrap();
         let limits = ModelLimits { rows: 64, logits: 64 };
         let mut model = Model::new(backend, &checkpoint.config, weights, limits).unwrap();
         let pages = limits.rows / PAGE_TOKENS;
-        let slabs = adapter.map_or(0, |lease| lease.image.map.slabs) as usize;
+        let slabs = adapter.map_or(0, |image| image.map.slabs) as usize;
         model.reserve(pages + slabs).unwrap();
-        let slot = adapter.map(|lease| {
+        let slot = adapter.map(|image| {
             let slabs: Vec<u32> = (pages as u32..(pages + slabs) as u32).collect();
-            model.load_adapter(AdapterSlot(0), &lease.image, &slabs);
+            model.load_adapter(AdapterSlot(0), image, &slabs);
             AdapterSlot(0)
         });
         Self { model, adapter: slot, rows: 0 }

@@ -21,9 +21,11 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("host/ lies in the root").to_owned()
 }
 
-/// The binary under test.
+/// The binary under test, with a cache home of the tests' own.
 pub fn binary() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_switchyard"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_switchyard"));
+    command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
+    command
 }
 
 /// A folder with its own configuration, adapters and plugins, on the demo model.
@@ -96,9 +98,10 @@ impl Site {
 
     /// Starts the host on this folder and waits until it listens.
     pub fn serve(&self, flags: &[&str]) -> Server {
-        Server::start(
-            binary().arg("serve").arg("--config").arg(self.path("config.toml")).args(flags),
-        )
+        let mut command = binary();
+        command.env("XDG_CACHE_HOME", self.path("cache"));
+        command.arg("serve").arg("--config").arg(self.path("config.toml"));
+        Server::start(command.args(flags))
     }
 }
 

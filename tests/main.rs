@@ -9,3 +9,4 @@ mod lifecycle;
 mod reload;
 mod serve;
 mod tidy;
+mod tiers;

@@ -3,14 +3,22 @@
 //! A directory is taken whole or refused: every tensor must map to a linear of the base, every
 //! linear that the configuration declares must have tensors, and no setting that would change the
 //! result is passed over. Identity is the content's hash; a name in the registry resolves to a
-//! generation, which a lease keeps alive for as long as a request runs. Adapters are untrusted
-//! input: sizes are checked against the base's shapes before weights are read.
+//! generation, which a lease keeps alive for as long as a request runs. Weights are packed once and
+//! kept by the store, in host memory as long as its budget lasts and on disk. Adapters are
+//! untrusted input: sizes are checked against the base's shapes before weights are read.
 
 mod compatibility;
+mod content;
 mod directory;
+mod disk_cache;
+mod host_tier;
+mod image_file;
 mod peft_config;
+mod receipt;
 mod registry;
 mod scan;
+mod sealed;
+mod store;
 mod targets;
 mod tensor_key;
 #[cfg(test)]
@@ -20,7 +28,9 @@ use std::path::PathBuf;
 
 use switchyard_kernels::Dtype;
 
+pub use content::{AdapterContent, Residency};
 pub use registry::{AdapterGeneration, AdapterLease, Catalogue, Refresh, Registry};
+pub use store::{AdapterStore, AdapterStoreStatus};
 
 use crate::{
     checkpoint::FileError,
@@ -42,6 +52,13 @@ pub struct BaseIdentity {
     pub config: ModelConfig,
     /// Its element type as served; adapters are converted to it.
     pub dtype: Dtype,
+}
+
+impl BaseIdentity {
+    /// Bytes of one slab of its pool.
+    fn slab_bytes(&self) -> usize {
+        self.config.attention_shape(self.dtype).slab_bytes()
+    }
 }
 
 /// What the operator says about an adapter, by name.
@@ -126,6 +143,15 @@ pub enum AdapterError {
     )]
     Pickled {
         /// The file.
+        path: PathBuf,
+    },
+    /// Not what it was when it was registered.
+    #[error(
+        "{path}: the weights are others than those that a request asked for, and the cache does \
+         not hold the old ones; put them back, or ask again once the change is registered"
+    )]
+    Replaced {
+        /// The directory.
         path: PathBuf,
     },
     /// The weights cannot be laid out for the pool.

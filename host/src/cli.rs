@@ -4,6 +4,7 @@ mod arguments;
 
 use std::{
     io::{self, IsTerminal},
+    path::PathBuf,
     process::ExitCode,
 };
 
@@ -20,16 +21,18 @@ use arguments::{Arguments, Command, PluginCommand};
 /// Exit code of a start that was refused, as clap's own for wrong arguments.
 const REFUSED: u8 = 2;
 
-/// Parses the process's arguments, does what they say, and prints what went wrong.
-pub fn run() -> ExitCode {
+/// Parses the process's arguments, does what they say, and prints what went wrong. `cache_home` is
+/// where this user's caches lie.
+pub fn run(cache_home: Option<PathBuf>) -> ExitCode {
     let Arguments { command, serve } = Arguments::parse();
     let outcome = match command.unwrap_or(Command::Serve(serve)) {
-        Command::Serve(config) => serve::serve(config.given()).map_err(refused),
+        Command::Serve(config) => serve::serve(config.given(cache_home)).map_err(refused),
         Command::Check(config) => {
-            serve::check(&config.given()).map(|summary| println!("{summary}")).map_err(refused)
+            let summary = serve::check(&config.given(cache_home));
+            summary.map(|summary| println!("{summary}")).map_err(refused)
         }
         Command::Compare(args) => {
-            let (given, request) = args.split();
+            let (given, request) = args.split(cache_home);
             compare::run(&given, &request).map(|table| println!("{table}")).map_err(refused)
         }
         Command::Bench(args) => bench::run(args).map_err(|error| failed(&error)),

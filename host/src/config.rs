@@ -66,12 +66,17 @@ pub struct Given {
     pub file: Option<PathBuf>,
     /// Laid on the file, in order.
     pub overrides: Vec<Override>,
+    /// Where this user's caches lie, for a default of `adapters.cache`.
+    pub cache_home: Option<PathBuf>,
 }
 
 impl Given {
     /// Reads and checks.
     pub fn load(&self) -> Result<Config, ConfigError> {
-        Config::load(self.file.as_deref(), &self.overrides)
+        let mut config = Config::load(self.file.as_deref(), &self.overrides)?;
+        let default = || self.cache_home.as_ref().map(|home| home.join("switchyard"));
+        config.fixed.adapter_cache = config.fixed.adapter_cache.or_else(default);
+        Ok(config)
     }
 }
 
@@ -86,6 +91,8 @@ pub struct FixedConfig {
     pub model: ModelSource,
     /// The engine and its device.
     pub engine: EngineConfig,
+    /// Directory for packed adapters; `None` keeps none on disk.
+    pub adapter_cache: Option<PathBuf>,
     /// How log lines are written.
     pub log_format: LogFormat,
 }
@@ -121,15 +128,24 @@ pub enum LogFormat {
     Json,
 }
 
+/// Where adapters come from and how many stay at hand.
+#[derive(Clone, Debug)]
+pub struct AdapterConfig {
+    /// Directories that hold one directory per adapter.
+    pub dirs: Vec<PathBuf>,
+    /// Bytes of host memory for adapters that are not in use.
+    pub host_memory: usize,
+    /// Exceptions and tags, by adapter name.
+    pub options: BTreeMap<String, AdapterOptions>,
+}
+
 /// What a change of the file changes at once.
 #[derive(Clone, Debug)]
 pub struct LiveConfig {
     /// Bounds on requests.
     pub limits: RequestLimits,
-    /// Directories that hold one directory per adapter.
-    pub adapter_dirs: Vec<PathBuf>,
-    /// Exceptions and tags, by adapter name.
-    pub adapters: BTreeMap<String, AdapterOptions>,
+    /// The adapters.
+    pub adapters: AdapterConfig,
     /// In the order in which routers are asked.
     pub plugins: Vec<PluginSpec>,
     /// Filter of log lines, as `tracing` writes it.

@@ -1,4 +1,5 @@
-//! One request's life: route, render, encode, submit, then decode, stop and parse.
+//! One request's life: route, render, encode, fetch the adapter's image, submit, then decode, stop
+//! and parse.
 //!
 //! A [`Generation`] pins one [`Snapshot`] and one adapter lease when it starts and ends under
 //! them, whatever is reloaded meanwhile. Its choices run as tasks that read the engine's token
@@ -43,6 +44,7 @@ pub use self::{
 use crate::{
     adapters::AdapterLease,
     engine::{NewSequence, Sampling, TokenStream},
+    model::AdapterImage,
 };
 
 /// Deltas a choice may be ahead of the reader.
@@ -64,7 +66,8 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Routes, renders, encodes and submits; on return every choice is in the engine's queue.
+    /// Routes, renders, encodes, fetches the image and submits; on return every choice is in the
+    /// engine's queue. Until then the request holds no place in that queue.
     pub async fn start(
         host: &Arc<Host>,
         snapshot: Arc<Snapshot>,
@@ -83,7 +86,8 @@ impl Generation {
     ) -> Result<Self, GenerationError> {
         let adapter = route::resolve(host, &snapshot, &request).await?;
         let prepared = prompt::prepare(host, &snapshot, &request, adapter.as_ref()).await?;
-        let streams = submit_all(host, &request, adapter.as_ref(), &prepared)?;
+        let image = fetch(host, adapter.as_ref()).await?;
+        let streams = submit_all(host, &request, image.as_ref(), &prepared)?;
         let running = streams.len();
         let (sender, deltas) = mpsc::channel(DELTAS_AHEAD);
         let mut choices = JoinSet::new();
@@ -140,18 +144,29 @@ impl Generation {
     }
 }
 
+/// The adapter's image, in host memory from then on for as long as it is held.
+async fn fetch(
+    host: &Host,
+    adapter: Option<&AdapterLease>,
+) -> Result<Option<Arc<AdapterImage>>, GenerationError> {
+    let Some(lease) = adapter else { return Ok(None) };
+    let image = host.adapters.image(lease).await;
+    let missing = || GenerationError::AdapterUnavailable { adapter: lease.name.clone() };
+    image.map(Some).ok_or_else(missing)
+}
+
 /// Submits every choice of every prompt, or none: on an error the earlier ones are dropped.
 fn submit_all(
     host: &Host,
     request: &GenerationRequest,
-    adapter: Option<&AdapterLease>,
+    image: Option<&Arc<AdapterImage>>,
     prepared: &Prepared,
 ) -> Result<Vec<TokenStream>, GenerationError> {
     let submit = |prompt: &Vec<u32>, choice: u32| {
         let seed = request.sampling.seed.wrapping_add(u64::from(choice));
         let sequence = NewSequence {
             prompt: prompt.clone(),
-            adapter: adapter.map(|lease| Arc::clone(&lease.image)),
+            adapter: image.cloned(),
             sampling: Sampling { seed, ..request.sampling.clone() },
             max_tokens: prompt::max_tokens(host, prompt, request.max_tokens),
             stop_tokens: prepared.stop_tokens.clone(),

@@ -6,7 +6,7 @@
 //! ```text
 //! 7 cli, serve, bench, compare, reload, config   read -> check -> wire
 //! 6 http                                     routes, wire types, SSE, status codes
-//! 5 generation                       route -> render -> encode -> submit -> decode -> parse
+//! 5 generation              route -> render -> encode -> image -> submit -> decode -> parse
 //! 4 plugins, adapters, tokenizer, template, checkpoint, kernel_cache, chat, watch
 //! ---------------------------------------- below: no async, no file IO, no serde, no text
 //! 3 engine, device                           its own thread: schedule, assemble, forward, sample

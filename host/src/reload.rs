@@ -92,7 +92,7 @@ impl Drop for Reload {
 /// Everything a change of which may matter.
 fn watched(given: &Given, live: &LiveConfig) -> Vec<PathBuf> {
     let plugins = live.plugins.iter().map(|plugin| plugin.path.clone());
-    given.file.iter().cloned().chain(live.adapter_dirs.iter().cloned()).chain(plugins).collect()
+    given.file.iter().cloned().chain(live.adapters.dirs.iter().cloned()).chain(plugins).collect()
 }
 
 /// The thread's state.

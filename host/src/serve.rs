@@ -14,7 +14,7 @@ use tokio::{net::TcpListener, runtime::Runtime};
 pub use base::Base;
 
 use crate::{
-    adapters::Registry,
+    adapters::{AdapterStore, Registry},
     checkpoint::CheckpointError,
     config::{Config, ConfigError, Given},
     generation::Host,
@@ -119,7 +119,7 @@ pub fn serve(given: Given) -> Result<(), StartError> {
 pub fn check(given: &Given) -> Result<String, StartError> {
     let config = given.load()?;
     let base = Base::open(&config)?;
-    let mut stock = stock(&base)?;
+    let mut stock = stock(&base, open_store(&base, &config))?;
     let mut problems = Vec::new();
     let supply = stock.restock(&config.live, &mut problems);
     let supply = supply.filter(|_| problems.is_empty()).ok_or(StartError::Refused(problems))?;
@@ -138,7 +138,8 @@ pub fn check(given: &Given) -> Result<String, StartError> {
 /// start; broken adapters are logged and left out.
 pub fn assemble(config: &Config) -> Result<(Arc<Host>, Stock), StartError> {
     let base = Base::open(config)?;
-    let mut stock = stock(&base)?;
+    let adapters = open_store(&base, config);
+    let mut stock = stock(&base, Arc::clone(&adapters))?;
     let mut problems = Vec::new();
     let Some(supply) = stock.restock(&config.live, &mut problems) else {
         return Err(StartError::Refused(problems));
@@ -149,15 +150,20 @@ pub fn assemble(config: &Config) -> Result<(Arc<Host>, Stock), StartError> {
     let engine = base.start_engine(&config.fixed)?;
     let snapshot = ArcSwap::from_pointee(supply.snapshot(1, &config.live));
     let Base { tokenizer, template, info, .. } = base;
-    let host = Host { engine, tokenizer, template, base: info, snapshot };
+    let host = Host { engine, adapters, tokenizer, template, base: info, snapshot };
     Ok((Arc::new(host), stock))
 }
 
-fn stock(base: &Base) -> Result<Stock, StartError> {
+fn open_store(base: &Base, config: &Config) -> Arc<AdapterStore> {
+    let (cache, budget) = (config.fixed.adapter_cache.clone(), config.live.adapters.host_memory);
+    AdapterStore::new(base.identity.clone(), cache, budget)
+}
+
+fn stock(base: &Base, adapters: Arc<AdapterStore>) -> Result<Stock, StartError> {
     // Guests are short; the model's threads need the cores.
     let threads = available_parallelism().map_or(1, |cores| cores.get()).div_ceil(4).max(2);
     let plugins = PluginHost::new(base.tokenizer.clone(), threads)?;
-    Ok(Stock::new(plugins, Registry::new(base.identity.clone())))
+    Ok(Stock::new(plugins, Registry::new(adapters)))
 }
 
 async fn listen(config: &Config) -> Result<TcpListener, StartError> {

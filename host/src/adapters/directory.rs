@@ -22,24 +22,58 @@ pub(super) const WEIGHTS: &str = "adapter_model.safetensors";
 /// Tensors of the linears that have any: the names of `A` and `B`.
 type Found = BTreeMap<(usize, Linear), [Option<String>; 2]>;
 
-/// Reads a directory and packs it for the base's pool.
-pub(super) fn read(
-    dir: &Path,
-    base: &BaseIdentity,
-    allow_base_mismatch: bool,
-) -> Result<AdapterImage, AdapterError> {
-    let config = PeftConfig::read(&dir.join(CONFIG))?;
-    let file = TensorFile::open(&dir.join(WEIGHTS))?;
-    if !allow_base_mismatch {
-        compatibility::check(&dir.join(CONFIG), &config, file.metadata(FINGERPRINT), base)?;
+/// A directory that fits the base; its weights have not been read.
+pub(super) struct AdapterDirectory<'a> {
+    dir: &'a Path,
+    base: &'a BaseIdentity,
+    file: TensorFile,
+    linears: Vec<Declared>,
+}
+
+/// One linear's tensors, whose shapes have been checked.
+struct Declared {
+    layer: usize,
+    linear: Linear,
+    scale: f32,
+    /// Tensor `[rank, in]`.
+    a: String,
+    /// Tensor `[out, rank]`.
+    b: String,
+}
+
+impl<'a> AdapterDirectory<'a> {
+    /// Reads configuration and header and checks all but the weights themselves.
+    pub(super) fn open(
+        dir: &'a Path,
+        base: &'a BaseIdentity,
+        allow_base_mismatch: bool,
+    ) -> Result<Self, AdapterError> {
+        let config = PeftConfig::read(&dir.join(CONFIG))?;
+        let file = TensorFile::open(&dir.join(WEIGHTS))?;
+        if !allow_base_mismatch {
+            compatibility::check(&dir.join(CONFIG), &config, file.metadata(FINGERPRINT), base)?;
+        }
+        let found = find_tensors(&file, base)?;
+        check_declared(dir, &config, &found, base)?;
+        let linears = found.into_iter().map(|found| declared(&file, &config, found, base));
+        let linears = linears.collect::<Result<_, _>>()?;
+        Ok(Self { dir, base, file, linears })
     }
-    let found = find_tensors(&file, base)?;
-    check_declared(dir, &config, &found, base)?;
-    let linears = found.iter().map(|(&place, names)| linear(&file, &config, place, names, base));
-    let weights = LoraWeights { linears: linears.collect::<Result<_, _>>()? };
-    let slab_bytes = base.config.attention_shape(base.dtype).slab_bytes();
-    let packed = weights.pack(&base.config, slab_bytes, id(&weights));
-    packed.map_err(|source| AdapterError::Pack { path: dir.to_owned(), source })
+
+    /// Reads the weights and packs them for the base's pool.
+    pub(super) fn pack(&self) -> Result<AdapterImage, AdapterError> {
+        let linears = self.linears.iter().map(|declared| self.read(declared));
+        let weights = LoraWeights { linears: linears.collect::<Result<_, _>>()? };
+        let packed = weights.pack(&self.base.config, self.base.slab_bytes(), id(&weights));
+        packed.map_err(|source| AdapterError::Pack { path: self.dir.to_owned(), source })
+    }
+
+    /// The weights of one linear in the base's element type.
+    fn read(&self, declared: &Declared) -> Result<LoraLinear, AdapterError> {
+        let Declared { layer, linear, scale, .. } = *declared;
+        let matrix = |key| matrix(&self.file, key, self.base.dtype);
+        Ok(LoraLinear { layer, linear, scale, a: matrix(&declared.a)?, b: matrix(&declared.b)? })
+    }
 }
 
 /// Sorts the file's tensors by linear; every one must have a place.
@@ -127,19 +161,18 @@ fn check_declared(
     }
 }
 
-/// Reads the weights of one linear in the base's element type.
-fn linear(
+/// Checks the shapes of one linear's tensors.
+fn declared(
     file: &TensorFile,
     config: &PeftConfig,
-    (layer, linear): (usize, Linear),
-    names: &[Option<String>; 2],
+    ((layer, linear), names): ((usize, Linear), [Option<String>; 2]),
     base: &BaseIdentity,
-) -> Result<LoraLinear, AdapterError> {
+) -> Result<Declared, AdapterError> {
     let module = tensor_key::module(layer, linear);
     let [Some(a), Some(b)] = names else { unreachable!("both halves were checked to be there") };
     let (outputs, inputs) = base.config.linear_shape(linear);
-    let rank = file.tensors()[a].shape.first().copied().unwrap_or(0);
-    for (key, half, expected) in [(a, Half::A, [rank, inputs]), (b, Half::B, [outputs, rank])] {
+    let rank = file.tensors()[&a].shape.first().copied().unwrap_or(0);
+    for (key, half, expected) in [(&a, Half::A, [rank, inputs]), (&b, Half::B, [outputs, rank])] {
         let shape = &file.tensors()[key].shape;
         let refuse = |reason, remedy: &str| {
             let (path, key) = (file.path().to_owned(), key.clone());
@@ -159,9 +192,7 @@ fn linear(
             return refuse(reason, "correct r or rank_pattern: the scale depends on them");
         }
     }
-    let scale = config.scale(&module, rank);
-    let (a, b) = (matrix(file, a, base.dtype)?, matrix(file, b, base.dtype)?);
-    Ok(LoraLinear { layer, linear, scale, a, b })
+    Ok(Declared { layer, linear, scale: config.scale(&module, rank), a, b })
 }
 
 fn matrix(file: &TensorFile, key: &str, dtype: Dtype) -> Result<HostMatrix, AdapterError> {

@@ -2,25 +2,25 @@
 //!
 //! [`Registry::refresh`] looks at the directories and publishes an immutable [`Catalogue`]. A
 //! directory whose files have not changed is not read again; one that changed for the worse keeps
-//! the generation it had. Invariant *lease pins*: whoever holds an [`AdapterLease`] keeps its
-//! weights, whatever happens to the directory.
+//! the generation it had. Invariant *lease pins*: whoever holds an [`AdapterLease`] means the same
+//! weights to the end, whatever happens to the directory.
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::SystemTime,
 };
 
-use super::{AdapterError, AdapterOptions, BaseIdentity, directory, scan};
-use crate::model::AdapterImage;
+use super::{AdapterContent, AdapterError, AdapterOptions, AdapterStore, receipt::Receipt, scan};
+use crate::model::AdapterId;
 
 /// One adapter as it was at one time.
 pub struct AdapterGeneration {
     /// The directory's name.
     pub name: String,
-    /// Packed weights; `image.id` names the content.
-    pub image: Arc<AdapterImage>,
+    /// What it holds.
+    pub content: Arc<AdapterContent>,
     /// Counts the contents that the name has stood for, from 1.
     pub number: u64,
     /// When it was registered.
@@ -72,9 +72,11 @@ struct Known {
 
 /// Reads directories and remembers what it has read.
 pub struct Registry {
-    base: BaseIdentity,
+    store: Arc<AdapterStore>,
     catalogue: Arc<Catalogue>,
     known: BTreeMap<String, Known>,
+    /// Contents that somebody may still ask for.
+    contents: BTreeMap<AdapterId, Weak<AdapterContent>>,
     /// By name; outlives the adapter, so that a number is never given twice.
     numbers: BTreeMap<String, u64>,
     /// Directories and names already reported as unusable for reasons other than their files.
@@ -82,15 +84,21 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// A registry without adapters.
-    pub fn new(base: BaseIdentity) -> Self {
+    /// A registry without adapters; what it packs goes to `store`.
+    pub fn new(store: Arc<AdapterStore>) -> Self {
         Self {
-            base,
+            store,
             catalogue: Arc::default(),
             known: BTreeMap::new(),
+            contents: BTreeMap::new(),
             numbers: BTreeMap::new(),
             reported: Vec::new(),
         }
+    }
+
+    /// Where the images are.
+    pub fn store(&self) -> &Arc<AdapterStore> {
+        &self.store
     }
 
     /// Looks at every directory in `dirs`: an adapter itself, or a parent of adapters.
@@ -99,7 +107,7 @@ impl Registry {
         dirs: &[PathBuf],
         options: &BTreeMap<String, AdapterOptions>,
     ) -> Refresh {
-        let found = scan::scan(dirs, &self.base);
+        let found = scan::scan(dirs, self.store.base());
         let mut problems = self.unreported(found.problems);
         let mut adapters = BTreeMap::new();
         for (name, candidate) in &found.candidates {
@@ -125,6 +133,7 @@ impl Registry {
         }
         self.known
             .retain(|name, _| found.candidates.contains_key(name) || adapters.contains_key(name));
+        self.contents.retain(|_, content| content.strong_count() > 0);
         let changed = !same(&self.catalogue.adapters, &adapters);
         if changed {
             let generation = self.catalogue.generation + 1;
@@ -149,26 +158,41 @@ impl Registry {
         options: &AdapterOptions,
     ) -> Result<Option<AdapterLease>, AdapterError> {
         let allow_base_mismatch = options.allow_base_mismatch;
-        let image = directory::read(path, &self.base, allow_base_mismatch);
+        let examined = self.store.examine(path, stamp, allow_base_mismatch);
         let old = self.catalogue.get(name);
         if scan::stamp(path).as_ref() != Some(stamp) {
             return Ok(old);
         }
         self.known.insert(name.to_owned(), Known { stamp: stamp.clone(), allow_base_mismatch });
-        let image = image?;
-        if let Some(old) = old.filter(|old| old.image.id == image.id && old.path == path) {
+        let (receipt, image) = examined?;
+        let content = self.content(receipt);
+        if let Some(image) = image {
+            self.store.keep(&content, image);
+            self.store.remember((path, stamp), &receipt);
+        }
+        if let Some(old) = old.filter(|old| old.content.id == receipt.id && old.path == path) {
             return Ok(Some(old));
         }
         let number = self.numbers.entry(name.to_owned()).or_default();
         *number += 1;
         Ok(Some(Arc::new(AdapterGeneration {
             name: name.to_owned(),
-            image: Arc::new(image),
+            content,
             number: *number,
             created: SystemTime::now(),
             path: path.to_owned(),
             tags: Vec::new(),
         })))
+    }
+
+    /// The content, shared with other names of it.
+    fn content(&mut self, receipt: Receipt) -> Arc<AdapterContent> {
+        let known = self.contents.get(&receipt.id).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let content = Arc::new(self.store.content(receipt));
+            self.contents.insert(receipt.id, Arc::downgrade(&content));
+            content
+        })
     }
 
     /// Problems of places rather than of files, each reported while it lasts but once.
@@ -187,7 +211,7 @@ fn with_tags(lease: AdapterLease, tags: &[(String, String)]) -> AdapterLease {
     }
     Arc::new(AdapterGeneration {
         name: lease.name.clone(),
-        image: lease.image.clone(),
+        content: lease.content.clone(),
         number: lease.number,
         created: lease.created,
         path: lease.path.clone(),

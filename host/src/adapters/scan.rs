@@ -5,7 +5,7 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use super::{
@@ -24,6 +24,24 @@ const RESERVED: [&str; 2] = ["auto", "base"];
 /// When a directory's two files were last written, how long they are and which files they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stamp([(Option<SystemTime>, u64, u64); 2]);
+
+impl Stamp {
+    /// Bytes of a stamp in a file.
+    pub(super) const BYTES: usize = 2 * (8 + 4 + 8 + 8);
+
+    /// For files; `None` where the system tells no times, so that nothing could be recognised.
+    pub(super) fn to_bytes(&self) -> Option<[u8; Self::BYTES]> {
+        let mut bytes = Vec::new();
+        for (modified, len, inode) in self.0 {
+            let modified = modified?.duration_since(UNIX_EPOCH).ok()?;
+            bytes.extend(modified.as_secs().to_le_bytes());
+            bytes.extend(modified.subsec_nanos().to_le_bytes());
+            bytes.extend(len.to_le_bytes());
+            bytes.extend(inode.to_le_bytes());
+        }
+        bytes.try_into().ok()
+    }
+}
 
 /// A directory that is, or is about to be, an adapter.
 pub(super) struct Candidate {

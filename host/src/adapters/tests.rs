@@ -18,7 +18,7 @@ fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden")
 }
 
-fn base() -> BaseIdentity {
+pub(super) fn base() -> BaseIdentity {
     let checkpoint = Checkpoint::open(&golden().join("models/base-f32")).unwrap();
     BaseIdentity {
         id: "base-f32".to_owned(),
@@ -31,7 +31,7 @@ fn base() -> BaseIdentity {
 }
 
 /// A copy of a golden adapter in `parent`, under `name`.
-fn copy(adapter: &str, parent: &Path, name: &str) -> PathBuf {
+pub(super) fn copy(adapter: &str, parent: &Path, name: &str) -> PathBuf {
     let to = parent.join(name);
     fs::create_dir_all(&to).unwrap();
     for file in [directory::WEIGHTS, directory::CONFIG] {
@@ -73,8 +73,13 @@ fn rewrite(
     fs::write(path, safetensors::serialize(views, Some(metadata)).unwrap()).unwrap();
 }
 
-fn read(dir: &Path) -> Result<AdapterImage, String> {
-    directory::read(dir, &base(), false).map_err(|error| error.to_string())
+fn read_for(dir: &Path, base: &BaseIdentity, mismatch: bool) -> Result<AdapterImage, String> {
+    let directory = directory::AdapterDirectory::open(dir, base, mismatch);
+    directory.and_then(|directory| directory.pack()).map_err(|error| error.to_string())
+}
+
+pub(super) fn read(dir: &Path) -> Result<AdapterImage, String> {
+    read_for(dir, &base(), false)
 }
 
 #[track_caller]
@@ -215,7 +220,7 @@ fn tensors_are_checked_before_they_are_used() {
         tensors.get_mut(key).unwrap().2[..4].copy_from_slice(&1e5f32.to_le_bytes());
     });
     let narrow = BaseIdentity { dtype: Dtype::F16, ..base() };
-    let error = directory::read(&dir, &narrow, false).err().unwrap().to_string();
+    let error = read_for(&dir, &narrow, false).err().unwrap();
     assert!(error.contains("infinity as f16"), "{error}");
 }
 
@@ -255,7 +260,7 @@ fn another_base_is_refused_unless_allowed() {
                     assert!(!taken, "{error}");
                     assert!(error.contains(name.unwrap_or("unnamed")), "{error}");
                     assert!(error.contains("base-f32") && error.contains("allow_base_mismatch"));
-                    assert!(directory::read(&dir, &base(), true).is_ok(), "allowed");
+                    assert!(read_for(&dir, &base(), true).is_ok(), "allowed");
                 }
             }
         }

@@ -67,7 +67,7 @@ pub(super) struct ConfigArgs {
 
 impl ConfigArgs {
     /// The file and the overrides, `--set` after the flags.
-    pub(super) fn given(self) -> Given {
+    pub(super) fn given(self, cache_home: Option<PathBuf>) -> Given {
         // Another model has little use for the names, adapters and plugins of a file that happens
         // to lie here.
         let default = || self.model.is_none().then(|| PathBuf::from(DEFAULT_FILE));
@@ -87,7 +87,8 @@ impl ConfigArgs {
             flag("--listen", "server.listen", self.listen),
         ];
         let set = self.set.into_iter().map(Override::Set);
-        Given { file, overrides: flags.into_iter().flatten().chain(set).collect() }
+        let overrides = flags.into_iter().flatten().chain(set).collect();
+        Given { file, overrides, cache_home }
     }
 }
 
@@ -109,8 +110,8 @@ pub(super) struct CompareArgs {
 }
 
 impl CompareArgs {
-    pub(super) fn split(self) -> (Given, Comparison) {
+    pub(super) fn split(self, cache_home: Option<PathBuf>) -> (Given, Comparison) {
         let Self { prompt, names, max_tokens, width, config } = self;
-        (config.given(), Comparison { prompt, names, max_tokens, width })
+        (config.given(cache_home), Comparison { prompt, names, max_tokens, width })
     }
 }

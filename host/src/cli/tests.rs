@@ -9,9 +9,9 @@ fn given(arguments: &[&str]) -> Given {
     let words = std::iter::once("switchyard").chain(arguments.iter().copied());
     let Arguments { command, serve } = Arguments::try_parse_from(words).expect("they parse");
     match command {
-        None => serve.given(),
-        Some(Command::Serve(config) | Command::Check(config)) => config.given(),
-        Some(Command::Compare(args)) => args.split().0,
+        None => serve.given(None),
+        Some(Command::Serve(config) | Command::Check(config)) => config.given(None),
+        Some(Command::Compare(args)) => args.split(None).0,
         Some(_) => panic!("no configuration"),
     }
 }

@@ -10,7 +10,8 @@ use std::{
 use switchyard_kernels::{Dtype, cpu::Isa};
 
 use super::{
-    Config, ConfigError, EngineConfig, FixedConfig, LiveConfig, LogFormat, ModelSource,
+    AdapterConfig, Config, ConfigError, EngineConfig, FixedConfig, LiveConfig, LogFormat,
+    ModelSource,
     diagnostic::{Diagnostic, locate},
     node::Place,
     reader::{Reader, Section},
@@ -41,7 +42,7 @@ pub(super) fn check(sources: Sources) -> Result<Config, ConfigError> {
     let model = model(&mut reader, &top);
     let (listen, drain_timeout, limits) = server(&mut reader, &top);
     let engine = engine(&mut reader, &top);
-    let (adapter_dirs, adapters) = adapters(&mut reader, &top);
+    let (adapter_cache, adapters) = adapters(&mut reader, &top);
     let plugins = plugins(&mut reader, &top);
     let (log_level, log_format) = log(&mut reader, &top);
     let Reader { diagnostics, settings, .. } = reader;
@@ -50,8 +51,8 @@ pub(super) fn check(sources: Sources) -> Result<Config, ConfigError> {
     diagnostics.extend(syntax);
     match model {
         Some(model) if diagnostics.is_empty() => Ok(Config {
-            fixed: FixedConfig { listen, drain_timeout, model, engine, log_format },
-            live: LiveConfig { limits, adapter_dirs, adapters, plugins, log_level },
+            fixed: FixedConfig { listen, drain_timeout, model, engine, adapter_cache, log_format },
+            live: LiveConfig { limits, adapters, plugins, log_level },
             settings,
         }),
         _ => Err(ConfigError::new(list, diagnostics)),
@@ -161,25 +162,25 @@ fn engine<'a>(reader: &mut Reader<'a>, top: &Section<'a>) -> EngineConfig {
     }
 }
 
-fn adapters<'a>(
-    reader: &mut Reader<'a>,
-    top: &Section<'a>,
-) -> (Vec<PathBuf>, BTreeMap<String, AdapterOptions>) {
+fn adapters<'a>(reader: &mut Reader<'a>, top: &Section<'a>) -> (Option<PathBuf>, AdapterConfig) {
     let section = &reader.section(top, "adapters");
     let place = reader.resolver();
     let dirs = reader
         .get(section, "dirs", Vec::new(), |node| node.list(MAX_NAMES, |item| place.resolve(item)));
-    let options = reader.section(section, "options");
-    let mut adapters = BTreeMap::new();
-    for (name, section) in reader.named(&options) {
+    let cache = reader.get(section, "cache", None, |node| place.resolve(node).map(Some));
+    let host_memory =
+        reader.get(section, "host_memory", 4 << 30, |node| node.size(0..=64 * 1024 * GIB));
+    let named = reader.section(section, "options");
+    let mut options = BTreeMap::new();
+    for (name, section) in reader.named(&named) {
         let settings = AdapterOptions {
             allow_base_mismatch: reader
                 .get(&section, "allow_base_mismatch", false, |node| node.boolean()),
             tags: reader.get(&section, "tags", Vec::new(), |node| node.strings(MAX_NAMES)),
         };
-        adapters.insert(name.to_owned(), settings);
+        options.insert(name.to_owned(), settings);
     }
-    (dirs, adapters)
+    (cache, AdapterConfig { dirs, host_memory, options })
 }
 
 fn plugins<'a>(reader: &mut Reader<'a>, top: &Section<'a>) -> Vec<PluginSpec> {

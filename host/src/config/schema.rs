@@ -33,6 +33,8 @@ pub(super) const KEYS: &[(&str, Applies)] = &[
     ("engine.max_step_tokens", AtRestart),
     ("engine.max_waiting", AtRestart),
     ("adapters.dirs", Live),
+    ("adapters.cache", AtRestart),
+    ("adapters.host_memory", Live),
     ("adapters.options.*.allow_base_mismatch", Live),
     ("adapters.options.*.tags", Live),
     ("plugins.*.name", Live),

@@ -121,11 +121,11 @@ fn overrides_are_toml_or_bare_strings() {
     assert_eq!(config.fixed.engine.limits.pool_bytes, 1 << 30);
     assert_eq!(config.fixed.engine.device.threads.map(std::num::NonZero::get), Some(3));
     assert_eq!(config.fixed.model.aliases, ["a", "b"]);
-    assert_eq!(config.live.adapters["sql"].tags, [("task".to_owned(), "sql".to_owned())]);
+    assert_eq!(config.live.adapters.options["sql"].tags, [("task".to_owned(), "sql".to_owned())]);
     assert_eq!(config.live.log_level, "info,switchyard::engine=debug");
     // The command line's paths are relative to the current directory, not to the file.
     assert_eq!(config.fixed.model.path, Path::new("other/base"));
-    assert_eq!(config.live.adapter_dirs, [Path::new("x")]);
+    assert_eq!(config.live.adapters.dirs, [Path::new("x")]);
 }
 
 fn refused(overrides: &[Override], expected: &[&str]) {

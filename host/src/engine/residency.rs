@@ -124,10 +124,9 @@ impl AdapterResidency {
         true
     }
 
-    /// Frees idle adapters that only residency still holds: their generation is retired.
+    /// Frees idle adapters of which only residency still knows: their generation is retired.
     pub(super) fn evict_retired(&mut self, pool: &mut SlabPool) {
-        let retired =
-            |resident: &&Resident| resident.leases == 0 && Arc::strong_count(&resident.image) == 1;
+        let retired = |resident: &&Resident| resident.leases == 0 && resident.image.is_forgotten();
         let ids: Vec<_> = self.resident.values().filter(retired).map(|r| r.image.id).collect();
         for id in ids {
             self.evict(id, pool);

@@ -77,6 +77,12 @@ pub enum GenerationError {
         /// Tokens of the prompt.
         prompt: usize,
     },
+    /// The adapter's weights cannot be read.
+    #[error("adapter `{adapter}` cannot be read at the moment; the server's log says why")]
+    AdapterUnavailable {
+        /// Its name.
+        adapter: String,
+    },
     /// The engine did not take it.
     #[error(transparent)]
     Submit(#[from] SubmitError),

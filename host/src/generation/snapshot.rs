@@ -11,7 +11,10 @@ use std::{
 use arc_swap::ArcSwap;
 
 use crate::{
-    adapters::Catalogue, engine::EngineHandle, plugins::PluginChain, template::ChatTemplate,
+    adapters::{AdapterStore, Catalogue},
+    engine::EngineHandle,
+    plugins::PluginChain,
+    template::ChatTemplate,
     tokenizer::Tokenizer,
 };
 
@@ -93,6 +96,8 @@ pub struct Snapshot {
 pub struct Host {
     /// The way to the engine's thread.
     pub engine: EngineHandle,
+    /// Images of the adapters.
+    pub adapters: Arc<AdapterStore>,
     /// The base model's tokenizer.
     pub tokenizer: Tokenizer,
     /// The base model's own chat template, used where no template plugin is.

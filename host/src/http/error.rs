@@ -179,6 +179,9 @@ impl From<GenerationError> for ApiError {
             GenerationError::Submit(SubmitError::Stopped) => {
                 Self::overloaded("engine_stopped", message)
             }
+            GenerationError::AdapterUnavailable { .. } => {
+                Self::overloaded("adapter_unavailable", message).param("model")
+            }
             GenerationError::Timeout => Self::overloaded("request_timeout", message),
             GenerationError::EngineFailed => Self::server("engine_failed", message),
             GenerationError::Template(_)
@@ -257,6 +260,9 @@ mod tests {
         check(large, 400, INVALID, "context_length_exceeded", false);
         check(E::Submit(SubmitError::QueueFull), 503, OVERLOADED, "queue_full", true);
         check(E::Submit(SubmitError::Stopped), 503, OVERLOADED, "engine_stopped", true);
+        let adapter = "a".to_owned();
+        let unavailable = E::AdapterUnavailable { adapter };
+        check(unavailable, 503, OVERLOADED, "adapter_unavailable", true);
         check(E::Timeout, 503, OVERLOADED, "request_timeout", true);
         check(E::EngineFailed, 500, SERVER, "engine_failed", false);
         let refused = E::Template(TemplateError::Refused(String::new()));

@@ -55,8 +55,8 @@ fn adapter_card(base: &BaseInfo, adapter: &AdapterGeneration) -> ModelCard {
         created: unix_seconds(adapter.created),
         parent: Some(base.id.clone()),
         switchyard: Some(AdapterCard {
-            generation: adapter.image.id.to_string(),
-            rank: adapter.image.rank,
+            generation: adapter.content.id.to_string(),
+            rank: adapter.content.rank,
             tags: adapter.tags.iter().cloned().collect(),
         }),
         ..base_card(base)

@@ -180,7 +180,7 @@ fn headers(generation: &Generation) -> HeaderMap {
         None => insert(ADAPTER, "base".to_owned()),
         Some(lease) => {
             insert(ADAPTER, lease.name.clone());
-            insert(ADAPTER_GENERATION, lease.image.id.to_string());
+            insert(ADAPTER_GENERATION, lease.content.id.to_string());
         }
     }
     headers
@@ -193,6 +193,6 @@ fn fingerprint(base: &BaseInfo, generation: &Generation) -> String {
     let version = env!("CARGO_PKG_VERSION");
     match generation.adapter() {
         None => format!("switchyard-{version}-{base}"),
-        Some(lease) => format!("switchyard-{version}-{base}-{}", lease.image.id),
+        Some(lease) => format!("switchyard-{version}-{base}-{}", lease.content.id),
     }
 }

@@ -23,7 +23,7 @@ use tokio::{net::TcpListener, runtime::Runtime, sync::oneshot, task::JoinHandle}
 
 use super::{App, admission::Admission};
 use crate::{
-    adapters::{BaseIdentity, Registry},
+    adapters::{AdapterStore, BaseIdentity, Registry},
     checkpoint::Checkpoint,
     engine::{Engine, EngineLimits},
     generation::{BaseInfo, Host, RequestLimits, Snapshot},
@@ -98,12 +98,13 @@ fn host(limits: RequestLimits) -> Host {
         dtype: Dtype::F32,
     };
     let options = BTreeMap::new();
-    let found = Registry::new(identity).refresh(&[golden("adapters")], &options);
+    let adapters = AdapterStore::new(identity, None, usize::MAX);
+    let found = Registry::new(Arc::clone(&adapters)).refresh(&[golden("adapters")], &options);
     assert!(found.problems.is_empty(), "{:?}", found.problems);
     let plugins = PluginChain::default();
     let snapshot = Snapshot { generation: 7, limits, plugins, catalogue: found.catalogue };
     let snapshot = ArcSwap::from_pointee(snapshot);
-    Host { engine, tokenizer, template, base, snapshot }
+    Host { engine, adapters, tokenizer, template, base, snapshot }
 }
 
 impl Site {

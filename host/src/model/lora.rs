@@ -44,7 +44,8 @@ pub struct LoraWeights {
     pub linears: Vec<LoraLinear>,
 }
 
-/// An adapter packed for a pool: what residency copies, slab by slab.
+/// An adapter packed for a pool: what residency copies, slab by slab. It comes and goes while the
+/// adapter is registered.
 pub struct AdapterImage {
     /// Identity of the content.
     pub id: AdapterId,
@@ -54,6 +55,21 @@ pub struct AdapterImage {
     pub map: Arc<TileMap>,
     /// `map.slabs` slabs of bytes; the last may be shorter.
     pub bytes: HostBuffer,
-    /// Whether the pool holds it now. The engine writes it; routers and metrics read it.
-    pub resident: AtomicBool,
+    /// Whether the pool holds it now. The engine writes it; routers and metrics read it through
+    /// whatever still names the adapter.
+    pub resident: Arc<AtomicBool>,
+}
+
+impl AdapterImage {
+    /// Zeroed memory for an image's bytes, `[slabs, slab_bytes]`. Every image's memory comes from
+    /// here, so that a device may ask for a kind that it copies faster from.
+    pub fn room(slabs: u32, slab_bytes: usize) -> HostBuffer {
+        HostBuffer::zeroed(slabs as usize * slab_bytes)
+    }
+
+    /// Whether nobody but the one holder of `self` knows of it: no name stands for the adapter and
+    /// nobody keeps its image.
+    pub fn is_forgotten(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) == 1 && Arc::strong_count(&self.resident) == 1
+    }
 }

@@ -5,14 +5,10 @@
 //! go largest first, each into the fullest slab that still takes it. A tile is at most half a slab,
 //! so that slabs fill well whatever the mix of sizes.
 
-use std::{
-    ops::Range,
-    sync::{Arc, atomic::AtomicBool},
-};
+use std::{ops::Range, sync::Arc};
 
 use switchyard_kernels::{
-    Dtype, HostBuffer, HostMatrix, Linear, LinearTiles, MAX_RANK, RANK_CHUNK, TILE_ALIGN, Tile,
-    TileMap,
+    Dtype, HostMatrix, Linear, LinearTiles, MAX_RANK, RANK_CHUNK, TILE_ALIGN, Tile, TileMap,
 };
 
 use super::{AdapterId, AdapterImage, LoraLinear, LoraWeights, ModelConfig};
@@ -64,7 +60,7 @@ impl LoraWeights {
             slabs.place(layer.iter_mut().flatten(), dtype);
         }
         let map = TileMap { dtype, slabs: slabs.filled.len() as u32, linears };
-        let mut bytes = HostBuffer::zeroed(slabs.filled.len() * slab_bytes);
+        let mut bytes = AdapterImage::room(map.slabs, slab_bytes);
         for lora in &self.linears {
             let tiles = map.linear(lora.layer, lora.linear).expect("cut above");
             let start = |tile: &Tile| tile.slab as usize * slab_bytes + tile.offset as usize;
@@ -76,7 +72,7 @@ impl LoraWeights {
             }
         }
         let rank = self.linears.iter().map(|lora| lora.a.rows as u32).max().unwrap_or(0);
-        Ok(AdapterImage { id, rank, map: Arc::new(map), bytes, resident: AtomicBool::new(false) })
+        Ok(AdapterImage { id, rank, map: Arc::new(map), bytes, resident: Arc::default() })
     }
 }
 

@@ -3,10 +3,7 @@
 //! Every function counts against the call's budget; all answer from the [`Sandbox`] alone, so
 //! none waits for anything.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Instant,
-};
+use std::time::Instant;
 
 use wasmtime::{
     Engine, Result,
@@ -21,7 +18,10 @@ use super::{
     router::RouteScope,
     sandbox::Sandbox,
 };
-use crate::{adapters::AdapterLease, chat::Role};
+use crate::{
+    adapters::{AdapterLease, Residency},
+    chat::Role,
+};
 
 /// Adapters one `find` may return.
 const FIND_MAX: u32 = 1000;
@@ -139,15 +139,16 @@ impl adapters::Host for Sandbox {
 }
 
 fn adapter(lease: &AdapterLease, scope: &RouteScope) -> adapters::Adapter {
-    let resident = lease.image.resident.load(Ordering::Relaxed);
-    // The catalogue holds the image once and the engine's pool once; sequences hold the others.
-    let held = 1 + usize::from(resident);
-    let in_flight = Arc::strong_count(&lease.image).saturating_sub(held);
+    let (residency, in_flight) = lease.content.standing();
     adapters::Adapter {
         name: lease.name.clone(),
         base_model: scope.base_model.clone(),
-        rank: lease.image.rank,
-        residency: if resident { adapters::Residency::Device } else { adapters::Residency::Host },
+        rank: lease.content.rank,
+        residency: match residency {
+            Residency::Pool => adapters::Residency::Device,
+            Residency::Host => adapters::Residency::Host,
+            Residency::Disk => adapters::Residency::Disk,
+        },
         in_flight: u32::try_from(in_flight).unwrap_or(u32::MAX),
         tags: messages::pairs(&lease.tags),
     }

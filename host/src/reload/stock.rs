@@ -67,7 +67,8 @@ impl Stock {
                 return None;
             }
         };
-        let refresh = self.registry.refresh(&live.adapter_dirs, &live.adapters);
+        self.registry.store().set_budget(live.adapters.host_memory);
+        let refresh = self.registry.refresh(&live.adapters.dirs, &live.adapters.options);
         problems.extend(refresh.problems.iter().map(ToString::to_string));
         let news: Vec<_> = loaded.iter().filter_map(|now| self.news(now)).collect();
         let changed = refresh.changed || !news.is_empty() || loaded.len() != self.loaded.len();

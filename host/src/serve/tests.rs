@@ -54,7 +54,11 @@ impl Site {
     }
 
     fn given(&self) -> Given {
-        Given { file: Some(self.path("config.toml")), overrides: Vec::new() }
+        Given {
+            file: Some(self.path("config.toml")),
+            cache_home: Some(self.path("cache")),
+            ..Given::default()
+        }
     }
 }
 

@@ -13,7 +13,8 @@ struct Watched {
 impl Watched {
     fn new() -> Self {
         let parent = tempfile::tempdir().unwrap();
-        Self { parent, registry: Registry::new(base()), options: BTreeMap::new() }
+        let store = AdapterStore::new(base(), None, usize::MAX);
+        Self { parent, registry: Registry::new(store), options: BTreeMap::new() }
     }
 
     fn path(&self) -> &Path {
@@ -51,7 +52,7 @@ fn adapters_appear_and_disappear() {
     assert_eq!(watched.clean(false).generation, 1);
     fs::remove_dir_all(watched.path().join("sql")).unwrap();
     assert_eq!(names(&watched.clean(true)), ["math"]);
-    assert_eq!(both.get("sql").unwrap().image.rank, 3, "a lease outlives the directory");
+    assert_eq!(both.get("sql").unwrap().content.rank, 3, "a lease outlives the directory");
     copy("r3", watched.path(), "sql");
     assert_eq!(watched.clean(true).get("sql").unwrap().number, 2, "numbers are not given twice");
 }
@@ -84,7 +85,7 @@ fn a_replacement_is_a_new_generation_and_a_broken_one_is_none() {
     copy("r8", watched.path(), "sql");
     let second = watched.clean(true).get("sql").unwrap();
     assert_eq!((first.number, second.number), (1, 2));
-    assert_eq!((first.image.rank, second.image.rank), (3, 8));
+    assert_eq!((first.content.rank, second.content.rank), (3, 8));
     fs::write(dir.join(directory::CONFIG), "{").unwrap();
     let refresh = watched.refresh();
     assert!(!refresh.changed && refresh.problems[0].to_string().contains("adapter_config.json"));

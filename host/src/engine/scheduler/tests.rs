@@ -1,7 +1,4 @@
-use std::{
-    mem,
-    sync::{Arc, atomic::AtomicBool},
-};
+use std::{mem, sync::Arc};
 
 use proptest::prelude::*;
 use switchyard_kernels::{Dtype, HostBuffer, PAGE_TOKENS, TileMap};
@@ -17,7 +14,7 @@ const SLABS: usize = 24;
 
 fn adapter(id: u8, slabs: u32) -> Arc<AdapterImage> {
     let map = Arc::new(TileMap { dtype: Dtype::F32, slabs, linears: Vec::new() });
-    let (bytes, resident) = (HostBuffer::zeroed(0), AtomicBool::new(false));
+    let (bytes, resident) = (HostBuffer::zeroed(0), Arc::default());
     Arc::new(AdapterImage { id: AdapterId([id; 32]), rank: 8, map, bytes, resident })
 }
 

@@ -6,7 +6,7 @@ use switchyard_kernels::Dtype;
 
 use super::*;
 use crate::{
-    adapters::{AdapterOptions, BaseIdentity, Registry},
+    adapters::{AdapterOptions, AdapterStore, BaseIdentity, Registry},
     chat::Tool,
     checkpoint::Checkpoint,
     tokenizer::Segment,
@@ -26,7 +26,8 @@ fn catalogue() -> Arc<Catalogue> {
     let tags = vec![("task".to_owned(), "math".to_owned())];
     let options = AdapterOptions { allow_base_mismatch: true, tags };
     let options = BTreeMap::from([("r8".to_owned(), options)]);
-    let refresh = Registry::new(base).refresh(&[root().join("tests/golden/adapters")], &options);
+    let mut registry = Registry::new(AdapterStore::new(base, None, usize::MAX));
+    let refresh = registry.refresh(&[root().join("tests/golden/adapters")], &options);
     assert!(refresh.catalogue.get("r8").is_some(), "{:?}", refresh.problems);
     refresh.catalogue
 }
