@@ -3,7 +3,11 @@
 #include "prelude.cuh"
 
 // 2^x, exactly 0 at -infinity.
-__device__ inline float exp2_approximate(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
+__device__ inline float exp2_approximate(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 
 // Dot products times this are exponents of two, so that softmax takes no base change per score.
 __device__ inline float score_scale(u32 head_dim) { return 1.44269504f / sqrtf(float(head_dim)); }
@@ -18,12 +22,17 @@ __device__ inline float quad_sum(float x) {
   return x + __shfl_xor_sync(~0u, x, 2);
 }
 
-// Shares of a sum over positions are kept as (o, m, l): weighted values, highest exponent, sum of weights, with weights
-// 2^(exponent - m). A share of no position has m = -infinity and l = 0. One thread's four columns of the whole:
-struct Sum { float o[4]; float m, l; };
+// Shares of a sum over positions are kept as (o, m, l): weighted values, highest exponent, sum of
+// weights, with weights 2^(exponent - m). A share of no position has m = -infinity and l = 0. One
+// thread's four columns of the whole:
+struct Sum {
+  float o[4];
+  float m, l;
+};
 
 // The whole of `count` shares, in their order; at least one is of some position.
-template <class Shares> __device__ inline Sum merge(const Shares& shares, u32 count) {
+template <class Shares>
+__device__ inline Sum merge(const Shares& shares, u32 count) {
   Sum sum = {{0, 0, 0, 0}, -infinity(), 0};
 #pragma unroll 4
   for (u32 i = 0; i < count; ++i) sum.m = fmaxf(sum.m, shares.m(i));

@@ -1,8 +1,9 @@
-// out[row] = table[token of row]: table [vocabulary, hidden] of T, out [rows, hidden] f32. One block per row.
-// drawn: tokens of the latest draw.
+// out[row] = table[token of row]: table [vocabulary, hidden] of T, out [rows, hidden] f32. One
+// block per row. drawn: tokens of the latest draw.
 #include "prelude.cuh"
 
-template <class T, int V> __device__ void widen_row(const T* from, float* to, u32 hidden) {
+template <class T, int V>
+__device__ void widen_row(const T* from, float* to, u32 hidden) {
   for (u32 i = threadIdx.x * V; i < hidden; i += blockDim.x * V) {
     const Pack<T, V> weights = *reinterpret_cast<const Pack<T, V>*>(from + i);
     Pack<float, V> wide;
@@ -12,7 +13,9 @@ template <class T, int V> __device__ void widen_row(const T* from, float* to, u3
   }
 }
 
-template <class T> __device__ void embed(const Step& step, const u32* drawn, const void* table, float* out, u32 hidden) {
+template <class T>
+__device__ void embed(const Step& step, const u32* drawn, const void* table, float* out,
+                      u32 hidden) {
   release_successor();
   wait_for_predecessor();
   const u32 row = blockIdx.x;
@@ -25,12 +28,15 @@ template <class T> __device__ void embed(const Step& step, const u32* drawn, con
   else widen_row<T, 1>(from, to, hidden);
 }
 
-extern "C" __global__ void embed_f32(Step step, const u32* drawn, const void* table, float* out, u32 hidden) {
+extern "C" __global__ void embed_f32(Step step, const u32* drawn, const void* table, float* out,
+                                     u32 hidden) {
   embed<float>(step, drawn, table, out, hidden);
 }
-extern "C" __global__ void embed_f16(Step step, const u32* drawn, const void* table, float* out, u32 hidden) {
+extern "C" __global__ void embed_f16(Step step, const u32* drawn, const void* table, float* out,
+                                     u32 hidden) {
   embed<f16>(step, drawn, table, out, hidden);
 }
-extern "C" __global__ void embed_bf16(Step step, const u32* drawn, const void* table, float* out, u32 hidden) {
+extern "C" __global__ void embed_bf16(Step step, const u32* drawn, const void* table, float* out,
+                                      u32 hidden) {
   embed<bf16>(step, drawn, table, out, hidden);
 }

@@ -1,6 +1,6 @@
-// The rest of a product: what `Pending` of pending.rs leaves to the kernel that reads `y` next. The delta of a LoRA product,
-// delta[row][n] = sum over ranks of s[row][rank] B[n][rank], is made in shared memory by one warp per few columns; then `finish`
-// adds up y + bias + delta.
+// The rest of a product: what `Pending` of pending.rs leaves to the kernel that reads `y` next. The
+// delta of a LoRA product, delta[row][n] = sum over ranks of s[row][rank] B[n][rank], is made in
+// shared memory by one warp per few columns; then `finish` adds up y + bias + delta.
 #pragma once
 #include "prelude.cuh"
 
@@ -10,24 +10,35 @@ constexpr u32 PIECE_ROWS = 16;
 struct Pending {
   const void* y;        // [rows, width], f32 or bf16; null where there is nothing to add
   const float* bias;    // [width], or null
-  const float* shrunk;  // [rows, ranks] with the scale in it, or null where no row has an adapter; unspecified for base rows
+  const float* shrunk;  // [rows, ranks] with the scale in it, or null where no row has an adapter;
+                        // unspecified for base rows
   Adapters adapters;
   u32 width, ranks;
   u32 layer, site;
 };
 
-template <class A, class B> constexpr bool same = false;
-template <class A> constexpr bool same<A, A> = true;
+template <class A, class B>
+constexpr bool same = false;
+template <class A>
+constexpr bool same<A, A> = true;
 
 // What feeds a product, by the elements of weights and KV: `Context::activation`.
-template <class T> struct ActivationOf { using type = float; };
-template <> struct ActivationOf<bf16> { using type = bf16; };
-template <class T> using Activation = typename ActivationOf<T>::type;
+template <class T>
+struct ActivationOf {
+  using type = float;
+};
+template <>
+struct ActivationOf<bf16> {
+  using type = bf16;
+};
+template <class T>
+using Activation = typename ActivationOf<T>::type;
 
 __device__ inline u32 least(u32 a, u32 b) { return a < b ? a : b; }
 
 // Stores `V` neighbours as elements of type E.
-template <class E, int V> __device__ inline void store(E* to, const Pack<float, V>& from) {
+template <class E, int V>
+__device__ inline void store(E* to, const Pack<float, V>& from) {
   Pack<E, V> narrow;
 #pragma unroll
   for (int i = 0; i < V; i++) narrow.at[i] = from_float<E>(from.at[i]);
@@ -35,7 +46,9 @@ template <class E, int V> __device__ inline void store(E* to, const Pack<float, 
 }
 
 // `V` neighbours of y + bias + delta; `delta` is that of the first of them, or null for base rows.
-template <class Y, int V> __device__ inline Pack<float, V> finish(const Pending& pending, u32 row, u32 column, const float* delta) {
+template <class Y, int V>
+__device__ inline Pack<float, V> finish(const Pending& pending, u32 row, u32 column,
+                                        const float* delta) {
   using Floats = Pack<float, V>;
   const Y* y = static_cast<const Y*>(pending.y) + u64(row) * pending.width + column;
   const Pack<Y, V> product = *reinterpret_cast<const Pack<Y, V>*>(y);
@@ -59,7 +72,8 @@ template <class Y, int V> __device__ inline Pack<float, V> finish(const Pending&
 
 __device__ inline Tile broadcast(const Tile& tile, u32 lane) {
   Tile all;
-  all.data = reinterpret_cast<const void*>(__shfl_sync(~0u, reinterpret_cast<u64>(tile.data), lane));
+  all.data =
+      reinterpret_cast<const void*>(__shfl_sync(~0u, reinterpret_cast<u64>(tile.data), lane));
   all.start = __shfl_sync(~0u, tile.start, lane);
   all.length = __shfl_sync(~0u, tile.length, lane);
   const u32 ranks = __shfl_sync(~0u, u32(tile.column) << 16 | tile.ranks, lane);
@@ -69,31 +83,40 @@ __device__ inline Tile broadcast(const Tile& tile, u32 lane) {
   return all;
 }
 
-// Visits the tiles that have some of the columns first..first + columns, in the order of the table, so that the order of the
-// ranks is a function of the column and the adapter. A whole warp calls it; every lane looks at one tile of 32.
-template <class Visit> __device__ inline void for_tiles(const Tile* tiles, u32 count, u32 first, u32 columns, Visit visit) {
+// Visits the tiles that have some of the columns first..first + columns, in the order of the table,
+// so that the order of the ranks is a function of the column and the adapter. A whole warp calls
+// it; every lane looks at one tile of 32.
+template <class Visit>
+__device__ inline void for_tiles(const Tile* tiles, u32 count, u32 first, u32 columns,
+                                 Visit visit) {
   const u32 lane = threadIdx.x % WARP;
   for (u32 base = 0; base < count; base += WARP) {
     Tile mine = {};
     if (base + lane < count) mine = tiles[base + lane];
-    const bool overlaps = mine.start < first + columns && first < mine.start + mine.length;  // never where the length is 0
-    for (u32 left = __ballot_sync(~0u, overlaps); left; left &= left - 1) visit(broadcast(mine, __ffs(left) - 1));
+    const bool overlaps = mine.start < first + columns &&
+                          first < mine.start + mine.length;  // never where the length is 0
+    for (u32 left = __ballot_sync(~0u, overlaps); left; left &= left - 1)
+      visit(broadcast(mine, __ffs(left) - 1));
   }
 }
 
 // ---- bf16 tiles: tensor cores
 
-// s of 16 rows and 16 ranks as two `a` operands, s = high + low: 16 bits of it. The product sums over ranks, so they may take
-// any order that s and B share: thread t has ranks 4t..4t + 4, of which the first two stand at 2t, 2t + 1 and the others at
-// 2t + 8, 2t + 9 of the fragment. So a lane reads 8 neighbouring bytes of B, and a warp whole sectors.
-struct LowRank { u32 high[4], low[4]; };
+// s of 16 rows and 16 ranks as two `a` operands, s = high + low: 16 bits of it. The product sums
+// over ranks, so they may take any order that s and B share: thread t has ranks 4t..4t + 4, of
+// which the first two stand at 2t, 2t + 1 and the others at 2t + 8, 2t + 9 of the fragment. So a
+// lane reads 8 neighbouring bytes of B, and a warp whole sectors.
+struct LowRank {
+  u32 high[4], low[4];
+};
 
 __device__ inline void split(float x, float y, u32& high, u32& low) {
   high = pack_bf16(x, y);
   low = pack_bf16(x - low_bf16(high), y - high_bf16(high));
 }
 
-// `s`: of the piece's first row and the tile's first rank. Ranks past the tile's and rows past the piece's are zero.
+// `s`: of the piece's first row and the tile's first rank. Ranks past the tile's and rows past the
+// piece's are zero.
 __device__ inline LowRank load_low_rank(const float* s, u32 stride, u32 rows, u32 ranks) {
   const u32 group = threadIdx.x % WARP / 4, rank = threadIdx.x % 4 * 4;
   LowRank low_rank;
@@ -101,7 +124,8 @@ __device__ inline LowRank load_low_rank(const float* s, u32 stride, u32 rows, u3
   for (u32 half = 0; half < 2; half++) {
     const u32 row = group + half * 8;
     Pack<float, 4> at = {};
-    if (row < rows && rank < ranks) at = *reinterpret_cast<const Pack<float, 4>*>(s + u64(row) * stride + rank);
+    if (row < rows && rank < ranks)
+      at = *reinterpret_cast<const Pack<float, 4>*>(s + u64(row) * stride + rank);
     split(at.at[0], at.at[1], low_rank.high[half], low_rank.low[half]);
     split(at.at[2], at.at[3], low_rank.high[half + 2], low_rank.low[half + 2]);
   }
@@ -111,21 +135,26 @@ __device__ inline LowRank load_low_rank(const float* s, u32 stride, u32 rows, u3
 // 8 bytes that are read once: past L1.
 __device__ inline uint2 load_stream_8(const void* p) {
   uint2 v;
-  asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p));
+  asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];"
+               : "=r"(v.x), "=r"(v.y)
+               : "l"(p));
   return v;
 }
 
 template <u32 COLUMNS>
-__device__ inline void expand_tensor(const Pending& pending, const Piece& piece, u32 first, u32 columns, float* delta, u32 stride) {
+__device__ inline void expand_tensor(const Pending& pending, const Piece& piece, u32 first,
+                                     u32 columns, float* delta, u32 stride) {
   const SiteTiles site = site_tiles(pending.adapters, piece.slot, pending.layer, pending.site);
   const float* s = pending.shrunk + u64(piece.row) * pending.ranks;
   const u32 group = threadIdx.x % WARP / 4, thread = threadIdx.x % 4, rank = thread * 4;
   float sums[COLUMNS / 8][4] = {};
   for_tiles(pending.adapters.tiles + site.b, site.b_count, first, columns, [&](const Tile& tile) {
-    // This lane's first column within the tile, which wraps before the tile's start, and where its columns end.
+    // This lane's first column within the tile, which wraps before the tile's start, and where its
+    // columns end.
     const u32 index = first + group - tile.start;
     const u32 end = rank < tile.ranks ? least(tile.length, first + columns - tile.start) : 0;
-    const bf16* from = static_cast<const bf16*>(tile.data) + (static_cast<long long>(int(index)) * tile.ranks + rank);
+    const bf16* from = static_cast<const bf16*>(tile.data) +
+                       (static_cast<long long>(int(index)) * tile.ranks + rank);
     u32 b[COLUMNS / 8][2];
 #pragma unroll
     for (u32 n = 0; n < COLUMNS / 8; n++) {
@@ -144,15 +173,20 @@ __device__ inline void expand_tensor(const Pending& pending, const Piece& piece,
 #pragma unroll
   for (u32 n = 0; n < COLUMNS / 8; n++) {
     const u32 column = n * 8 + thread * 2;
-    if (group < piece.rows) *reinterpret_cast<Pack<float, 2>*>(delta + group * stride + column) = {sums[n][0], sums[n][1]};
-    if (group + 8 < piece.rows) *reinterpret_cast<Pack<float, 2>*>(delta + (group + 8) * stride + column) = {sums[n][2], sums[n][3]};
+    if (group < piece.rows)
+      *reinterpret_cast<Pack<float, 2>*>(delta + group * stride + column) = {sums[n][0],
+                                                                             sums[n][1]};
+    if (group + 8 < piece.rows)
+      *reinterpret_cast<Pack<float, 2>*>(delta + (group + 8) * stride + column) = {sums[n][2],
+                                                                                   sums[n][3]};
   }
 }
 
 // ---- f16 and f32 tiles: a column per lane
 
 template <class T>
-__device__ inline void expand_plain(const Pending& pending, const Piece& piece, u32 first, u32 columns, float* delta, u32 stride) {
+__device__ inline void expand_plain(const Pending& pending, const Piece& piece, u32 first,
+                                    u32 columns, float* delta, u32 stride) {
   const SiteTiles site = site_tiles(pending.adapters, piece.slot, pending.layer, pending.site);
   const float* s = pending.shrunk + u64(piece.row) * pending.ranks;
   const u32 lane = threadIdx.x % WARP;
@@ -176,15 +210,18 @@ __device__ inline void expand_plain(const Pending& pending, const Piece& piece, 
 // ----
 
 // Whether rows of the piece have a delta.
-__device__ inline bool has_delta(const Pending& pending, const Piece& piece) { return pending.shrunk && piece.slot != NO_ADAPTER; }
+__device__ inline bool has_delta(const Pending& pending, const Piece& piece) {
+  return pending.shrunk && piece.slot != NO_ADAPTER;
+}
 
-// delta[row][i] for the rows of a piece that has one and the columns first..first + columns of the site, columns <= COLUMNS.
-// A whole warp calls it. `delta`: [piece.rows, stride] in shared memory, at an even place, with room for COLUMNS in every row;
-// `stride` is even (and 8 past a multiple of 32, so that the lanes of a store meet different banks). T: elements of the tiles.
+// delta[row][i] for the rows of a piece that has one and the columns first..first + columns of the
+// site, columns <= COLUMNS. A whole warp calls it. `delta`: [piece.rows, stride] in shared memory,
+// at an even place, with room for COLUMNS in every row; `stride` is even (and 8 past a multiple of
+// 32, so that the lanes of a store meet different banks). T: elements of the tiles.
 template <class T, u32 COLUMNS>
-__device__ inline void expand(const Pending& pending, const Piece& piece, u32 first, u32 columns, float* delta, u32 stride) {
+__device__ inline void expand(const Pending& pending, const Piece& piece, u32 first, u32 columns,
+                              float* delta, u32 stride) {
   if constexpr (same<T, bf16>)
     expand_tensor<COLUMNS>(pending, piece, first, columns, delta, stride);
-  else
-    expand_plain<T>(pending, piece, first, columns, delta, stride);
+  else expand_plain<T>(pending, piece, first, columns, delta, stride);
 }

@@ -1,13 +1,16 @@
-// out[i] = x[logit_rows[i]]: x [rows, hidden], out [logits, hidden], both f32 or both bf16. One block per row of out.
+// out[i] = x[logit_rows[i]]: x [rows, hidden], out [logits, hidden], both f32 or both bf16. One
+// block per row of out.
 #include "prelude.cuh"
 
-template <class T, int V> __device__ void copy_row(const T* from, T* to, u32 hidden) {
+template <class T, int V>
+__device__ void copy_row(const T* from, T* to, u32 hidden) {
   using Part = Pack<T, V>;
   for (u32 i = threadIdx.x * V; i < hidden; i += blockDim.x * V)
     *reinterpret_cast<Part*>(to + i) = *reinterpret_cast<const Part*>(from + i);
 }
 
-template <class T> __device__ void gather(const Step& step, const void* x, void* out, u32 hidden) {
+template <class T>
+__device__ void gather(const Step& step, const void* x, void* out, u32 hidden) {
   release_successor();
   wait_for_predecessor();
   if (blockIdx.x >= step.counts->logits) return;
@@ -18,5 +21,9 @@ template <class T> __device__ void gather(const Step& step, const void* x, void*
   else copy_row<T, 1>(from, to, hidden);
 }
 
-extern "C" __global__ void gather_f32(Step step, const void* x, void* out, u32 hidden) { gather<float>(step, x, out, hidden); }
-extern "C" __global__ void gather_bf16(Step step, const void* x, void* out, u32 hidden) { gather<bf16>(step, x, out, hidden); }
+extern "C" __global__ void gather_f32(Step step, const void* x, void* out, u32 hidden) {
+  gather<float>(step, x, out, hidden);
+}
+extern "C" __global__ void gather_bf16(Step step, const void* x, void* out, u32 hidden) {
+  gather<bf16>(step, x, out, hidden);
+}

@@ -1,31 +1,43 @@
-// What only Hopper has (sm_90a): asynchronous copies of tiles with the barriers that announce them, clusters of blocks that
-// read each other's shared memory, and products of warpgroups.
+// What only Hopper has (sm_90a): asynchronous copies of tiles with the barriers that announce them,
+// clusters of blocks that read each other's shared memory, and products of warpgroups.
 #pragma once
 #include "prelude.cuh"
 
 // As cuda/tensor_map.rs encodes it; a `const __grid_constant__` parameter.
-struct alignas(128) TensorMap { u64 words[16]; };
+struct alignas(128) TensorMap {
+  u64 words[16];
+};
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-// ---- barriers in shared memory. A phase ends when all arrivals and all announced bytes are in; phases count from 0, and
-// `barrier_wait(barrier, parity)` returns once the latest phase of that parity has ended.
+// ---- barriers in shared memory. A phase ends when all arrivals and all announced bytes are in;
+// phases count from 0, and `barrier_wait(barrier, parity)` returns once the latest phase of that
+// parity has ended.
 
 __device__ inline void barrier_init(u32 barrier, u32 arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }
 // Makes `barrier_init` visible to copies; a __syncthreads() makes it visible to the block.
-__device__ inline void barrier_init_fence() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
-__device__ inline void barrier_arrive(u32 barrier) { asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory"); }
+__device__ inline void barrier_init_fence() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+__device__ inline void barrier_arrive(u32 barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
 // Arrives, and announces bytes that copies will bring.
 __device__ inline void barrier_expect(u32 barrier, u32 bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
 }
 __device__ inline void barrier_wait(u32 barrier, u32 parity) {
   u32 done;
   do {
-    asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}"
-                 : "=r"(done) : "r"(barrier), "r"(parity) : "memory");
+    asm volatile(
+        "{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, "
+        "p;}"
+        : "=r"(done)
+        : "r"(barrier), "r"(parity)
+        : "memory");
   } while (!done);
 }
 
@@ -42,30 +54,40 @@ __device__ inline u64 evict_last() {
   asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
   return policy;
 }
-// The map's box at (column, row) to shared memory, 1024-byte aligned; zeros where it leaves the matrix. `barrier` counts all
-// bytes of the box.
-__device__ inline void copy_box(u32 shared, const TensorMap& map, u32 column, u32 row, u32 barrier, u64 policy) {
-  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%2, %3}], [%4], %5;"
-               ::"r"(shared), "l"(&map), "r"(column), "r"(row), "r"(barrier), "l"(policy) : "memory");
+// The map's box at (column, row) to shared memory, 1024-byte aligned; zeros where it leaves the
+// matrix. `barrier` counts all bytes of the box.
+__device__ inline void copy_box(u32 shared, const TensorMap& map, u32 column, u32 row, u32 barrier,
+                                u64 policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(shared),
+      "l"(&map), "r"(column), "r"(row), "r"(barrier), "l"(policy)
+      : "memory");
 }
 
 // ---- clusters
 
 // All threads of all blocks of the cluster; what was written before is visible after.
 __device__ inline void cluster_sync() {
-  asm volatile("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::
+                   : "memory");
 }
 // Four floats at this address of the `rank`-th block's shared memory.
 __device__ inline float4 load_cluster(u32 shared, u32 rank) {
   float4 v;
-  asm volatile("{.reg .u32 a; mapa.shared::cluster.u32 a, %4, %5; ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [a];}"
-               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(shared), "r"(rank) : "memory");
+  asm volatile(
+      "{.reg .u32 a; mapa.shared::cluster.u32 a, %4, %5; ld.shared::cluster.v4.f32 {%0, %1, %2, "
+      "%3}, [a];}"
+      : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+      : "r"(shared), "r"(rank)
+      : "memory");
   return v;
 }
 
-// ---- products of a warpgroup (PTX ISA, "wgmma"). Operands lie in shared memory as `copy_box` leaves boxes of 64 bf16
-// columns under the 128-byte swizzle: rows of 128 bytes, groups of 8 rows 1024 bytes apart, the first at 1024-byte alignment.
-// Columns 16 i.. of a box begin 32 i bytes after it.
+// ---- products of a warpgroup (PTX ISA, "wgmma"). Operands lie in shared memory as `copy_box`
+// leaves boxes of 64 bf16 columns under the 128-byte swizzle: rows of 128 bytes, groups of 8 rows
+// 1024 bytes apart, the first at 1024-byte alignment. Columns 16 i.. of a box begin 32 i bytes
+// after it.
 
 // Descriptor of an operand (K-major, 128-byte swizzle, 1024 bytes from group to group).
 __device__ inline u64 operand(u32 shared) {
@@ -73,40 +95,66 @@ __device__ inline u64 operand(u32 shared) {
 }
 // Before the first product, and after other instructions have touched the sums.
 __device__ inline void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ inline void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int PENDING> __device__ inline void products_wait() {
+__device__ inline void products_commit() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+template <int PENDING>
+__device__ inline void products_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
 }
 
-// d[64 x N] += a[64 x 16] b[N x 16]^T. d[i] of a thread: row 16 (warp % 4) + lane / 4 + 8 (i / 2 % 2),
-// column 8 (i / 4) + 2 (lane % 4) + i % 2.
-template <int N> __device__ inline void multiply_async(float (&d)[N / 2], u64 a, u64 b);
+// d[64 x N] += a[64 x 16] b[N x 16]^T. d[i] of a thread: row 16 (warp % 4) + lane / 4 + 8 (i / 2 %
+// 2), column 8 (i / 4) + 2 (lane % 4) + i % 2.
+template <int N>
+__device__ inline void multiply_async(float (&d)[N / 2], u64 a, u64 b);
 #define SUMS_4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define SUMS_16(i) SUMS_4(i), SUMS_4(i + 4), SUMS_4(i + 8), SUMS_4(i + 12)
-template <> __device__ inline void multiply_async<8>(float (&d)[4], u64 a, u64 b) {
-  asm volatile("wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, %4, %5, 1, 1, 1, 0, 0;"
-               : SUMS_4(0) : "l"(a), "l"(b));
+template <>
+__device__ inline void multiply_async<8>(float (&d)[4], u64 a, u64 b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, %4, %5, 1, 1, 1, 0, 0;"
+      : SUMS_4(0)
+      : "l"(a), "l"(b));
 }
-template <> __device__ inline void multiply_async<16>(float (&d)[8], u64 a, u64 b) {
-  asm volatile("wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7}, %8, %9, 1, 1, 1, 0, 0;"
-               : SUMS_4(0), SUMS_4(4) : "l"(a), "l"(b));
+template <>
+__device__ inline void multiply_async<16>(float (&d)[8], u64 a, u64 b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7}, %8, "
+      "%9, 1, 1, 1, 0, 0;"
+      : SUMS_4(0), SUMS_4(4)
+      : "l"(a), "l"(b));
 }
-template <> __device__ inline void multiply_async<32>(float (&d)[16], u64 a, u64 b) {
-  asm volatile("wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, "
-               "%15}, %16, %17, 1, 1, 1, 0, 0;"
-               : SUMS_16(0) : "l"(a), "l"(b));
+template <>
+__device__ inline void multiply_async<32>(float (&d)[16], u64 a, u64 b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, "
+      "%9, %10, %11, %12, %13, %14, "
+      "%15}, %16, %17, 1, 1, 1, 0, 0;"
+      : SUMS_16(0)
+      : "l"(a), "l"(b));
 }
-template <> __device__ inline void multiply_async<64>(float (&d)[32], u64 a, u64 b) {
-  asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, "
-               "%15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, %32, %33, 1, 1, 1, 0, 0;"
-               : SUMS_16(0), SUMS_16(16) : "l"(a), "l"(b));
+template <>
+__device__ inline void multiply_async<64>(float (&d)[32], u64 a, u64 b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, "
+      "%9, %10, %11, %12, %13, %14, "
+      "%15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, %32, "
+      "%33, 1, 1, 1, 0, 0;"
+      : SUMS_16(0), SUMS_16(16)
+      : "l"(a), "l"(b));
 }
-template <> __device__ inline void multiply_async<128>(float (&d)[64], u64 a, u64 b) {
-  asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, "
-               "%14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, "
-               "%37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, "
-               "%60, %61, %62, %63}, %64, %65, 1, 1, 1, 0, 0;"
-               : SUMS_16(0), SUMS_16(16), SUMS_16(32), SUMS_16(48) : "l"(a), "l"(b));
+template <>
+__device__ inline void multiply_async<128>(float (&d)[64], u64 a, u64 b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, "
+      "%9, %10, %11, %12, %13, "
+      "%14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      "%32, %33, %34, %35, %36, "
+      "%37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, "
+      "%55, %56, %57, %58, %59, "
+      "%60, %61, %62, %63}, %64, %65, 1, 1, 1, 0, 0;"
+      : SUMS_16(0), SUMS_16(16), SUMS_16(32), SUMS_16(48)
+      : "l"(a), "l"(b));
 }
 #undef SUMS_16
 #undef SUMS_4

@@ -1,7 +1,7 @@
-// residual += y + bias + delta, then out = residual / sqrt(mean(residual^2) + eps) * weight: residual and out [rows, hidden]. One
-// cluster per row, of which each block takes a slice of the columns: for one multiprocessor the adapter's part of a row is much to
-// read. Where there are no clusters a row is one slice.
-// T: elements of tiles and KV; Y: of the product.
+// residual += y + bias + delta, then out = residual / sqrt(mean(residual^2) + eps) * weight:
+// residual and out [rows, hidden]. One cluster per row, of which each block takes a slice of the
+// columns: for one multiprocessor the adapter's part of a row is much to read. Where there are no
+// clusters a row is one slice. T: elements of tiles and KV; Y: of the product.
 #include "expand.cuh"
 
 constexpr u32 THREADS = 256;
@@ -45,12 +45,15 @@ __device__ inline void cluster_wait() {
 __device__ inline void store_cluster(float* place, u32 block, float x) {
 #if __CUDA_ARCH__ >= 900
   u32 there;
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared_address(place)), "r"(block));
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
+               : "=r"(there)
+               : "r"(shared_address(place)), "r"(block));
   asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(there), "f"(x) : "memory");
 #endif
 }
 
-// Sum over the row: threads of a warp, then warps, then slices, each in ascending order. All blocks of the row have started.
+// Sum over the row: threads of a warp, then warps, then slices, each in ascending order. All blocks
+// of the row have started.
 __device__ inline float row_sum(float x, u32 slice, u32 slices, Block& block) {
   x = warp_sum(x);
   if (threadIdx.x % WARP == 0) block.warps[threadIdx.x / WARP] = x;
@@ -81,9 +84,11 @@ __device__ inline Piece piece_of(const Step& step, u32 pieces_bound, u32 row, Bl
   return {row, 1, block.slot};
 }
 
-// Adds to the residual and leaves it in `x` too, where the delta stood. Gives the thread's sum of squares.
+// Adds to the residual and leaves it in `x` too, where the delta stood. Gives the thread's sum of
+// squares.
 template <class Y, int V>
-__device__ float add(const Pending& pending, const Norm& norm, u32 row, u32 begin, u32 end, bool lora, float* x) {
+__device__ float add(const Pending& pending, const Norm& norm, u32 row, u32 begin, u32 end,
+                     bool lora, float* x) {
   using Floats = Pack<float, V>;
   float* residual = norm.residual + u64(row) * norm.hidden;
   float squares = 0;
@@ -103,7 +108,9 @@ __device__ float add(const Pending& pending, const Norm& norm, u32 row, u32 begi
 }
 
 // Each thread reads what it left in `x` itself.
-template <class T, int V> __device__ void scale_row(const Norm& norm, u32 row, u32 begin, u32 end, float scale, const float* x) {
+template <class T, int V>
+__device__ void scale_row(const Norm& norm, u32 row, u32 begin, u32 end, float scale,
+                          const float* x) {
   using Out = Activation<T>;
   using Floats = Pack<float, V>;
   Out* out = static_cast<Out*>(norm.out) + u64(row) * norm.hidden;
@@ -117,21 +124,25 @@ template <class T, int V> __device__ void scale_row(const Norm& norm, u32 row, u
 }
 
 template <class T, class Y, int V>
-__device__ void slice_of_row(const Pending& pending, const Norm& norm, u32 row, u32 begin, u32 end, bool lora, Block& block, float* x) {
+__device__ void slice_of_row(const Pending& pending, const Norm& norm, u32 row, u32 begin, u32 end,
+                             bool lora, Block& block, float* x) {
   const float squares = add<Y, V>(pending, norm, row, begin, end, lora, x);
   const float sum = row_sum(squares, blockIdx.x % norm.slices, norm.slices, block);
   scale_row<T, V>(norm, row, begin, end, 1 / sqrtf(sum / norm.hidden + norm.eps), x);
 }
 
-template <class T, class Y> __device__ void norm(const Step& step, const Pending& pending, const Norm& norm) {
+template <class T, class Y>
+__device__ void norm(const Step& step, const Pending& pending, const Norm& norm) {
   alignas(16) extern __shared__ float shared[];
   Block& block = *reinterpret_cast<Block*>(shared);
   float* x = shared + sizeof(Block) / sizeof(float);  // [slice] the delta, then the residual
   release_successor();
   if (norm.slices > 1) cluster_arrive();
-  const u32 row = blockIdx.x / norm.slices, begin = least(blockIdx.x % norm.slices * norm.slice, norm.hidden);
+  const u32 row = blockIdx.x / norm.slices,
+            begin = least(blockIdx.x % norm.slices * norm.slice, norm.hidden);
   const u32 end = least(begin + norm.slice, norm.hidden);
-  for (u32 i = begin + threadIdx.x * 32; i < end; i += THREADS * 32) asm volatile("prefetch.global.L2 [%0];" ::"l"(norm.weight + i));
+  for (u32 i = begin + threadIdx.x * 32; i < end; i += THREADS * 32)
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(norm.weight + i));
   wait_for_predecessor();
   if (norm.slices > 1) cluster_wait();  // all blocks of the row have started
   if (row >= step.counts->rows) return;
@@ -140,8 +151,10 @@ template <class T, class Y> __device__ void norm(const Step& step, const Pending
     const Piece piece = piece_of(step, norm.pieces, row, block);
     lora = has_delta(pending, piece);
     if (lora) {
-      for (u32 i = begin + threadIdx.x / WARP * WARP_COLUMNS; i < end; i += THREADS / WARP * WARP_COLUMNS)
-        expand<T, WARP_COLUMNS>(pending, piece, i, least(WARP_COLUMNS, end - i), x + (i - begin), 0);
+      for (u32 i = begin + threadIdx.x / WARP * WARP_COLUMNS; i < end;
+           i += THREADS / WARP * WARP_COLUMNS)
+        expand<T, WARP_COLUMNS>(pending, piece, i, least(WARP_COLUMNS, end - i), x + (i - begin),
+                                0);
       __syncthreads();
     }
   }

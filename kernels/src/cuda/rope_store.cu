@@ -1,7 +1,7 @@
-// The finished product [rows, (heads + 2 kv_heads) * head_dim]: queries and keys are rotated, queries go to q
-// [rows, heads * head_dim], keys and values to their row's place in its page. A block takes the rows of one piece and one head
-// after another, so that both halves of a rotated pair are in the block and angles are made once.
-// T: elements of tiles and KV; Y: of the product.
+// The finished product [rows, (heads + 2 kv_heads) * head_dim]: queries and keys are rotated,
+// queries go to q [rows, heads * head_dim], keys and values to their row's place in its page. A
+// block takes the rows of one piece and one head after another, so that both halves of a rotated
+// pair are in the block and angles are made once. T: elements of tiles and KV; Y: of the product.
 #include "expand.cuh"
 
 constexpr u32 THREADS = 128;
@@ -10,31 +10,36 @@ constexpr u32 WARP_COLUMNS = 32;
 // `RotaryView` of cuda/rope_store.rs.
 struct Rotary {
   const float* inv_freq;  // [pairs] radians per position
-  u32 pairs;              // element i of a head turns with element i + pairs; what lies behind 2 * pairs is copied
-  u32 heads;              // of the queries
+  u32 pairs;  // element i of a head turns with element i + pairs; what lies behind 2 * pairs is
+              // copied
+  u32 heads;  // of the queries
   u32 layer;
 };
 
-struct Turn { float cosine, sine; };
+struct Turn {
+  float cosine, sine;
+};
 
 // What a block knows of its piece, in shared memory.
 struct Block {
   float* delta;  // [PIECE_ROWS, stride] of the head at hand, or null
   u32 stride;
-  Turn* turns;   // [PIECE_ROWS, pairs]
-  u32* slabs;    // [PIECE_ROWS] page of each row
-  u32* places;   // [PIECE_ROWS] within the page
+  Turn* turns;  // [PIECE_ROWS, pairs]
+  u32* slabs;   // [PIECE_ROWS] page of each row
+  u32* places;  // [PIECE_ROWS] within the page
 };
 
 __device__ inline void locate(const Step& step, const Piece& piece, const Block& block) {
   if (threadIdx.x >= piece.rows) return;
   const u32 row = piece.row + threadIdx.x, position = step.positions[row];
-  block.slabs[threadIdx.x] = step.page_indices[step.page_indptr[step.sequences[row]] + position / PAGE_TOKENS];
+  block.slabs[threadIdx.x] =
+      step.page_indices[step.page_indptr[step.sequences[row]] + position / PAGE_TOKENS];
   block.places[threadIdx.x] = position % PAGE_TOKENS;
 }
 
 // The angle is the f32 product that the CPU takes sine and cosine of.
-__device__ inline void turn(const Step& step, const Piece& piece, const Rotary& rotary, const Block& block) {
+__device__ inline void turn(const Step& step, const Piece& piece, const Rotary& rotary,
+                            const Block& block) {
   for (u32 i = threadIdx.x; i < piece.rows * rotary.pairs; i += THREADS) {
     const float position = float(step.positions[piece.row + i / rotary.pairs]);
     Turn at;
@@ -45,8 +50,8 @@ __device__ inline void turn(const Step& step, const Piece& piece, const Rotary& 
 
 // One head of every row of the piece, `V` elements at a time: V divides pairs and head_dim.
 template <class T, class Y, int V>
-__device__ void store_head(
-    const Pool& pool, const Pending& qkv, const Rotary& rotary, const Piece& piece, const Block& block, u32 head, void* q) {
+__device__ void store_head(const Pool& pool, const Pending& qkv, const Rotary& rotary,
+                           const Piece& piece, const Block& block, u32 head, void* q) {
   using Floats = Pack<float, V>;
   using Query = Activation<T>;
   const u32 dim = pool.head_dim, column = head * dim;
@@ -56,8 +61,11 @@ __device__ void store_head(
     const u32 at = item / items, i = item % items * V, row = piece.row + at;
     const float* delta = block.delta ? block.delta + at * block.stride : nullptr;
     const auto put = [&](u32 to, const Floats& from) {
-      if (query) return store<Query, V>(static_cast<Query*>(q) + u64(row) * rotary.heads * dim + column + to, from);
-      T* page = page_head<T>(pool, block.slabs[at], rotary.layer, value, head - rotary.heads - (value ? pool.kv_heads : 0));
+      if (query)
+        return store<Query, V>(static_cast<Query*>(q) + u64(row) * rotary.heads * dim + column + to,
+                               from);
+      T* page = page_head<T>(pool, block.slabs[at], rotary.layer, value,
+                             head - rotary.heads - (value ? pool.kv_heads : 0));
       store<T, V>(page + block.places[at] * dim + to, from);
     };
     const u32 second = i + pairs;  // of the pair; or the element itself, behind the pairs
@@ -78,7 +86,8 @@ __device__ void store_head(
 }
 
 template <class T, class Y>
-__device__ void rope_store(const Step& step, const Pool& pool, const Pending& qkv, const Rotary& rotary, void* q) {
+__device__ void rope_store(const Step& step, const Pool& pool, const Pending& qkv,
+                           const Rotary& rotary, void* q) {
   alignas(16) extern __shared__ float shared[];  // delta, if any row has one; turns
   __shared__ u32 slabs[PIECE_ROWS], places[PIECE_ROWS];
   release_successor();
@@ -96,17 +105,19 @@ __device__ void rope_store(const Step& step, const Pool& pool, const Pending& qk
   for (u32 head = first; head < heads; head += gridDim.y) {
     if (lora)
       for (u32 i = threadIdx.x / WARP * WARP_COLUMNS; i < dim; i += THREADS / WARP * WARP_COLUMNS)
-        expand<T, WARP_COLUMNS>(qkv, piece, head * dim + i, least(WARP_COLUMNS, dim - i), shared + i, stride);
+        expand<T, WARP_COLUMNS>(qkv, piece, head * dim + i, least(WARP_COLUMNS, dim - i),
+                                shared + i, stride);
     if (head == first) turn(step, piece, rotary, block);
     __syncthreads();
-    if (dim % 2 == 0 && rotary.pairs % 2 == 0) store_head<T, Y, 2>(pool, qkv, rotary, piece, block, head, q);
+    if (dim % 2 == 0 && rotary.pairs % 2 == 0)
+      store_head<T, Y, 2>(pool, qkv, rotary, piece, block, head, q);
     else store_head<T, Y, 1>(pool, qkv, rotary, piece, block, head, q);
     if (lora) __syncthreads();  // before the next delta
   }
 }
 
 #define KERNEL extern "C" __global__ void __launch_bounds__(THREADS)
-#define PARAMETERS Step step, Pool pool, Pending qkv, Rotary rotary, void* q
+#define PARAMETERS Step step, Pool pool, Pending qkv, Rotary rotary, void *q
 KERNEL rope_store_f32_f32(PARAMETERS) { rope_store<float, float>(step, pool, qkv, rotary, q); }
 KERNEL rope_store_f32_bf16(PARAMETERS) { rope_store<float, bf16>(step, pool, qkv, rotary, q); }
 KERNEL rope_store_f16_f32(PARAMETERS) { rope_store<f16, float>(step, pool, qkv, rotary, q); }

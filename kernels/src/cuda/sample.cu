@@ -1,24 +1,28 @@
 // Logits to tokens: one block per row of logits, the same function as cpu/sample.rs.
 //
-// A candidate is a 55-bit rank: the logit as an ordered integer, then the id so that the lower wins. Ranks are unique, so
-// "the best k" and "the best that hold top_p" are both "every rank from a threshold on", ties included. A weight is an integer
-// in units of 2^-44: sums are exact in any order, so a draw depends on nothing but its row, and shared-memory atomics may add.
+// A candidate is a 55-bit rank: the logit as an ordered integer, then the id so that the lower
+// wins. Ranks are unique, so "the best k" and "the best that hold top_p" are both "every rank from
+// a threshold on", ties included. A weight is an integer in units of 2^-44: sums are exact in any
+// order, so a draw depends on nothing but its row, and shared-memory atomics may add.
 //
-// Greedy rows take one pass, draws without cuts two. With cuts the second pass lists the best few hundred candidates in shared
-// memory, where a radix select finds the thresholds; if they are not enough, the same select reads the row instead.
+// Greedy rows take one pass, draws without cuts two. With cuts the second pass lists the best few
+// hundred candidates in shared memory, where a radix select finds the thresholds; if they are not
+// enough, the same select reads the row instead.
 #include "prelude.cuh"
 
 constexpr u32 THREADS = 1024, WARPS = THREADS / WARP;  // the scan below wants a warp of warps
 constexpr int DIGIT = 11, KEY_BITS = 32, ID_BITS = 23;
 constexpr u32 BINS = 1 << DIGIT, CHUNK = 1024;
 constexpr u64 IDS = (1ull << ID_BITS) - 1;
-constexpr int WEIGHT_BITS = 44;   // a sum over 2^19 tokens, the most that sample.rs admits, stays below 2^63
+constexpr int WEIGHT_BITS =
+    44;  // a sum over 2^19 tokens, the most that sample.rs admits, stays below 2^63
 constexpr u32 LIST = 2048;        // candidates that fit in shared memory
 constexpr u32 LIST_WANTED = 512;  // a list holds at least so many of the best, or all there are
 constexpr u32 TOP_MAX = 128;      // `TOP_MAX` of sample.rs
 constexpr u32 NONE = 0xffffffffu;
 constexpr float FLOAT_MAX = 3.402823466e38f;
-static_assert((KEY_BITS + ID_BITS) % DIGIT == 0 && BINS == 2 * THREADS, "whole digits; two bins for each thread");
+static_assert((KEY_BITS + ID_BITS) % DIGIT == 0 && BINS == 2 * THREADS,
+              "whole digits; two bins for each thread");
 
 // How a row is drawn, as `image` of sample.rs writes it.
 struct RowImage {
@@ -28,8 +32,8 @@ struct RowImage {
   u32 top_k;          // 0: no cut
   u32 mask;           // first word of the mask within the image, or NONE
   u32 mask_words;
-  u32 top;            // best alternatives to report, at most TOP_MAX
-  u32 report;         // word of the results where [logprob, count, count x (id, logprob)] goes, or NONE
+  u32 top;     // best alternatives to report, at most TOP_MAX
+  u32 report;  // word of the results where [logprob, count, count x (id, logprob)] goes, or NONE
   u32 unused;
 };
 
@@ -45,7 +49,9 @@ __device__ inline float logit_of(u64 rank) {
   u32 key = u32(rank >> ID_BITS);
   return __uint_as_float(key ^ (key >> 31 ? 0x80000000u : 0xffffffffu));
 }
-__device__ inline u32 id_of(u64 rank) { return ~u32(rank) & (BINS * BINS - 1); }  // of as many bits as `BY_ID` orders by
+__device__ inline u32 id_of(u64 rank) {
+  return ~u32(rank) & (BINS * BINS - 1);
+}  // of as many bits as `BY_ID` orders by
 // False for NaN and minus infinity.
 __device__ inline bool is_candidate(float logit) { return logit >= -FLOAT_MAX; }
 
@@ -71,9 +77,13 @@ struct Row {
   const u32* mask;     // [mask_words], or null; what it does not cover is not allowed
   u32 mask_words, vocabulary;
 
-  __device__ u32 allowed(u32 word) const { return !mask ? ~0u : word < mask_words ? mask[word] : 0; }
-  template <class T> __device__ float at(u32 id) const {
-    return allowed(id / 32) >> (id % 32) & 1 ? to_float(static_cast<const T*>(logits)[id]) : -infinity();
+  __device__ u32 allowed(u32 word) const {
+    return !mask ? ~0u : word < mask_words ? mask[word] : 0;
+  }
+  template <class T>
+  __device__ float at(u32 id) const {
+    return allowed(id / 32) >> (id % 32) & 1 ? to_float(static_cast<const T*>(logits)[id])
+                                             : -infinity();
   }
 };
 
@@ -86,16 +96,18 @@ struct Shared {
   u64 warps[WARPS];
   u64 found_above;
   u32 found_bin;
-  u32 listed;                 // candidates that asked for a place in `list`
-  u32 topped;                 // entries of `top`
-  u32 lowest;                 // allowed id
-  u64 top[TOP_MAX];           // ranks, in no order
+  u32 listed;        // candidates that asked for a place in `list`
+  u32 topped;        // entries of `top`
+  u32 lowest;        // allowed id
+  u64 top[TOP_MAX];  // ranks, in no order
 };
 __shared__ Shared s;
 
-// Calls `visit(logit, id)` for each id of first..end, spread over `workers`, ascending for each. What the mask forbids has
-// minus infinity. `first` is a multiple of CHUNK; `end` too, or the vocabulary.
-template <class T, class F> __device__ void each_logit(u32 first, u32 end, u32 worker, u32 workers, F visit) {
+// Calls `visit(logit, id)` for each id of first..end, spread over `workers`, ascending for each.
+// What the mask forbids has minus infinity. `first` is a multiple of CHUNK; `end` too, or the
+// vocabulary.
+template <class T, class F>
+__device__ void each_logit(u32 first, u32 end, u32 worker, u32 workers, F visit) {
   constexpr u32 N = 8;  // divides the ids of a word of the mask
   const Row row = s.row;
   if (row.vocabulary % N) {
@@ -112,7 +124,10 @@ template <class T, class F> __device__ void each_logit(u32 first, u32 end, u32 w
     for (u32 i = 0; i < N; i++) visit(bits >> i & 1 ? to_float(pack.at[i]) : -infinity(), id + i);
   }
 }
-template <class T, class F> __device__ void each_logit(F visit) { each_logit<T>(0, s.row.vocabulary, threadIdx.x, THREADS, visit); }
+template <class T, class F>
+__device__ void each_logit(F visit) {
+  each_logit<T>(0, s.row.vocabulary, threadIdx.x, THREADS, visit);
+}
 
 // From here on weights are relative to a logit, at a temperature.
 __device__ inline void weigh_at(float best, float temperature) {
@@ -165,7 +180,9 @@ __device__ __noinline__ u64 block_max(u64 x) {
 
 // ---- bins
 
-__device__ inline void set_bin(u32 bin, u64 sum) { s.low[bin] = u32(sum), s.high[bin] = u32(sum >> 32); }
+__device__ inline void set_bin(u32 bin, u64 sum) {
+  s.low[bin] = u32(sum), s.high[bin] = u32(sum >> 32);
+}
 __device__ inline u64 sum_of_bin(u32 bin) { return u64(s.high[bin]) << 32 | s.low[bin]; }
 // Exact whatever the order: each wrap of the low half is seen by the one addition that causes it.
 __device__ inline void add_to_bin(u32 bin, u64 x) {
@@ -178,8 +195,12 @@ __device__ inline void clear_bins() {
   __syncthreads();
 }
 
-// The bin at which the bins from the top down reach `wanted`, at least 1, and what those above it hold; NONE if all do not.
-struct Found { u32 bin; u64 above; };
+// The bin at which the bins from the top down reach `wanted`, at least 1, and what those above it
+// hold; NONE if all do not.
+struct Found {
+  u32 bin;
+  u64 above;
+};
 __device__ __noinline__ Found find_bin(u64 wanted) {
   u32 upper = BINS - 1 - 2 * threadIdx.x, lower = upper - 1;
   u64 in_upper = sum_of_bin(upper), in_lower = sum_of_bin(lower), total;
@@ -209,7 +230,8 @@ struct Measure {
 // Where candidates are taken from.
 enum class From { ROW, LIST };
 
-template <class T, class F> __device__ void each_rank(From from, F take) {
+template <class T, class F>
+__device__ void each_rank(From from, F take) {
   if (from == From::LIST) {
 #pragma unroll 1
     for (u32 i = threadIdx.x; i < s.listed; i += THREADS) take(s.list[i]);
@@ -220,21 +242,25 @@ template <class T, class F> __device__ void each_rank(From from, F take) {
   });
 }
 
-template <class T> __device__ __noinline__ u64 sum(From from, Measure measure) {
+template <class T>
+__device__ __noinline__ u64 sum(From from, Measure measure) {
   u64 mine = 0;
   each_rank<T>(from, [&](u64 rank) { mine += measure(rank); });
   return block_sum(mine);
 }
 
 // What ranks are ordered by: the bits `last..first + DIGIT`; those above have no say.
-struct Order { int first, last; };
+struct Order {
+  int first, last;
+};
 constexpr Order BY_RANK{KEY_BITS + ID_BITS - DIGIT, 0};
 constexpr Order BY_RANK_ROUGHLY{KEY_BITS + ID_BITS - DIGIT, KEY_BITS + ID_BITS - 2 * DIGIT};
 constexpr Order BY_ID{DIGIT, 0};  // lower ids first
 
-// The smallest set of best candidates that measures at least `wanted`, at least 1: its lowest rank, those of its bits that are
-// ordered by. 0 if all do not reach it.
-template <class T> __device__ __noinline__ u64 select(From from, Measure measure, u64 wanted, Order order) {
+// The smallest set of best candidates that measures at least `wanted`, at least 1: its lowest rank,
+// those of its bits that are ordered by. 0 if all do not reach it.
+template <class T>
+__device__ __noinline__ u64 select(From from, Measure measure, u64 wanted, Order order) {
   u64 prefix = 0, ordered = (1ull << (order.first + DIGIT)) - 1;
   for (int shift = order.first; shift >= order.last; shift -= DIGIT) {
     clear_bins();
@@ -252,7 +278,8 @@ template <class T> __device__ __noinline__ u64 select(From from, Measure measure
 }
 
 // This thread's best of the row, 0 if it has no candidate.
-template <class T> __device__ __noinline__ u64 best_of_thread() {
+template <class T>
+__device__ __noinline__ u64 best_of_thread() {
   float best = -infinity();
   u32 best_id = 0;
   each_logit<T>([&](float logit, u32 id) {
@@ -269,9 +296,11 @@ struct Collected {
   u64 total;      // weight of all candidates, if it was asked for
 };
 
-// Lists the best candidates. The LIST_WANTED'th of the threads' bests is no better than the LIST_WANTED'th of all, and unless
-// ids and logits go together few more than LIST_WANTED are above it.
-template <class T> __device__ __noinline__ Collected collect(u64 thread_best, bool weigh) {
+// Lists the best candidates. The LIST_WANTED'th of the threads' bests is no better than the
+// LIST_WANTED'th of all, and unless ids and logits go together few more than LIST_WANTED are above
+// it.
+template <class T>
+__device__ __noinline__ Collected collect(u64 thread_best, bool weigh) {
   s.list[threadIdx.x] = thread_best;
   if (threadIdx.x == 0) s.listed = THREADS;
   __syncthreads();
@@ -295,13 +324,20 @@ template <class T> __device__ __noinline__ Collected collect(u64 thread_best, bo
 
 // ---- drawing
 
-// Where the draw lies: the running sum that reaches it is the first above uniform * total. At most `total`.
-__device__ inline u64 units_wanted(u64 total) { return __double2ull_rd(s.how.uniform * double(total)) + 1; }
+// Where the draw lies: the running sum that reaches it is the first above uniform * total. At most
+// `total`.
+__device__ inline u64 units_wanted(u64 total) {
+  return __double2ull_rd(s.how.uniform * double(total)) + 1;
+}
 // What the nucleus has to reach.
-__device__ inline u64 units_held(u64 total) { return max(1ull, __double2ull_ru(double(s.how.top_p) * double(total))); }
+__device__ inline u64 units_held(u64 total) {
+  return max(1ull, __double2ull_ru(double(s.how.top_p) * double(total)));
+}
 
-// Draws in order of ids among the candidates from `threshold` on: first the chunk, then the id within it.
-template <class T> __device__ __noinline__ u32 draw_from_row(u64 threshold) {
+// Draws in order of ids among the candidates from `threshold` on: first the chunk, then the id
+// within it.
+template <class T>
+__device__ __noinline__ u32 draw_from_row(u64 threshold) {
   const Weight weight = s.weight;
   const u32 vocabulary = s.row.vocabulary;
   auto measure = [&](float logit, u32 id) -> u64 {
@@ -314,7 +350,8 @@ template <class T> __device__ __noinline__ u32 draw_from_row(u64 threshold) {
   for (u32 chunk = threadIdx.x / WARP; chunk * CHUNK < vocabulary; chunk += WARPS) {
     u64 sum = 0;
     u32 end = min(vocabulary, (chunk + 1) * CHUNK);
-    each_logit<T>(chunk * CHUNK, end, threadIdx.x % WARP, WARP, [&](float logit, u32 id) { sum += measure(logit, id); });
+    each_logit<T>(chunk * CHUNK, end, threadIdx.x % WARP, WARP,
+                  [&](float logit, u32 id) { sum += measure(logit, id); });
     mine += sum;
 #pragma unroll
     for (u32 offset = 16; offset; offset /= 2) sum += __shfl_xor_sync(~0u, sum, offset);
@@ -333,7 +370,8 @@ template <class T> __device__ __noinline__ u32 draw_from_row(u64 threshold) {
 }
 
 // Draws at a temperature. `best` is the row's best rank.
-template <class T> __device__ u32 draw(u64 thread_best, u64 best) {
+template <class T>
+__device__ u32 draw(u64 thread_best, u64 best) {
   const RowImage& how = s.how;
   weigh_at(logit_of(best), how.temperature);
   bool cut_p = how.top_p < 1.0f;
@@ -380,7 +418,8 @@ __device__ inline u32 logprob(float logit, u64 total) {
 }
 
 // Writes [logprob of `token`, count, count x (id, logprob)] to `report`.
-template <class T> __device__ void write_report(u32 token, u64 thread_best, u32* report) {
+template <class T>
+__device__ void write_report(u32 token, u64 thread_best, u32* report) {
   weigh_at(logit_of(block_max(thread_best)), 1.0f);
   Collected all = collect<T>(thread_best, true);
   From from = all.fits ? From::LIST : From::ROW;
@@ -388,7 +427,9 @@ template <class T> __device__ void write_report(u32 token, u64 thread_best, u32*
   __syncthreads();
   if (s.how.top) {
     u64 threshold = select<T>(from, Measure{0, false}, s.how.top, BY_RANK);
-    each_rank<T>(from, [&](u64 rank) { if (rank >= threshold) s.top[atomicAdd(&s.topped, 1)] = rank; });
+    each_rank<T>(from, [&](u64 rank) {
+      if (rank >= threshold) s.top[atomicAdd(&s.topped, 1)] = rank;
+    });
     __syncthreads();
   }
   if (threadIdx.x == 0) {
@@ -407,9 +448,11 @@ template <class T> __device__ void write_report(u32 token, u64 thread_best, u32*
 
 // ---- entry points: grid [rows]
 
-template <class T> __device__ void begin_row(const T* logits, u32 vocabulary, const u32* image) {
+template <class T>
+__device__ void begin_row(const T* logits, u32 vocabulary, const u32* image) {
   constexpr u32 WORDS = sizeof(RowImage) / 4;
-  if (threadIdx.x < WORDS) reinterpret_cast<u32*>(&s.how)[threadIdx.x] = image[blockIdx.x * WORDS + threadIdx.x];
+  if (threadIdx.x < WORDS)
+    reinterpret_cast<u32*>(&s.how)[threadIdx.x] = image[blockIdx.x * WORDS + threadIdx.x];
   __syncthreads();
   if (threadIdx.x == 0) {
     const u32* mask = s.how.mask == NONE ? nullptr : image + s.how.mask;
@@ -418,8 +461,10 @@ template <class T> __device__ void begin_row(const T* logits, u32 vocabulary, co
   __syncthreads();
 }
 
-// logits: [rows, vocabulary]. image: [rows] of RowImage, then masks. results: [rows] tokens, then reports.
-template <class T> __device__ void sample(const T* logits, u32 vocabulary, const u32* image, u32* results) {
+// logits: [rows, vocabulary]. image: [rows] of RowImage, then masks. results: [rows] tokens, then
+// reports.
+template <class T>
+__device__ void sample(const T* logits, u32 vocabulary, const u32* image, u32* results) {
   release_successor();
   wait_for_predecessor();
   begin_row(logits, vocabulary, image);
@@ -439,9 +484,11 @@ template <class T> __device__ void sample(const T* logits, u32 vocabulary, const
   write_report<T>(token, thread_best, results + s.how.report);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) sample_f32(const float* logits, u32 vocabulary, const u32* image, u32* results) {
+extern "C" __global__ void __launch_bounds__(THREADS)
+    sample_f32(const float* logits, u32 vocabulary, const u32* image, u32* results) {
   sample(logits, vocabulary, image, results);
 }
-extern "C" __global__ void __launch_bounds__(THREADS) sample_bf16(const bf16* logits, u32 vocabulary, const u32* image, u32* results) {
+extern "C" __global__ void __launch_bounds__(THREADS)
+    sample_bf16(const bf16* logits, u32 vocabulary, const u32* image, u32* results) {
   sample(logits, vocabulary, image, results);
 }

@@ -1,9 +1,11 @@
-// The first half of a LoRA product: out[row][column + rank] = scale * sum over inputs of x[row][input] * A[rank][input],
-// with the A tiles of the row's adapter. x [rows, in], tile [ranks, length], out [rows, cols].
+// The first half of a LoRA product: out[row][column + rank] = scale * sum over inputs of
+// x[row][input] * A[rank][input], with the A tiles of the row's adapter. x [rows, in], tile [ranks,
+// length], out [rows, cols].
 //
-// A block takes all inputs of one chunk of ranks, for the rows of a few consecutive pieces that use the same adapter, so
-// that one pass over A serves them. Sums are split over warps by the tile's length alone and added in the order of warps:
-// a row's result depends on the row and its adapter, not on the batch.
+// A block takes all inputs of one chunk of ranks, for the rows of a few consecutive pieces that use
+// the same adapter, so that one pass over A serves them. Sums are split over warps by the tile's
+// length alone and added in the order of warps: a row's result depends on the row and its adapter,
+// not on the batch.
 #include "prelude.cuh"
 
 constexpr u32 WARPS = 8;
@@ -19,7 +21,8 @@ struct Chunk {
   const Tile* end;
 };
 
-// The `wanted`-th chunk of a site; empty behind the last. A chunk begins where the column changes. For whole warps.
+// The `wanted`-th chunk of a site; empty behind the last. A chunk begins where the column changes.
+// For whole warps.
 __device__ Chunk find_chunk(const Tile* tiles, u32 count, u32 wanted) {
   const u32 lane = threadIdx.x % WARP;
   u32 first = count, end = count;
@@ -47,11 +50,13 @@ __device__ bool is_aligned(const Chunk& chunk, u32 in) {
   return all % LANE_INPUTS == 0;
 }
 
-// One warp's part of the products of a chunk. Inputs are permuted within a step, alike for x and A: lane (group, thread)
-// holds inputs 8 thread.. of rows group (+8) and of ranks group (+8), and each mma takes four of them.
-// sums: rows group (+8) of each piece, ranks 2 thread (+1) of each half of the chunk.
+// One warp's part of the products of a chunk. Inputs are permuted within a step, alike for x and A:
+// lane (group, thread) holds inputs 8 thread.. of rows group (+8) and of ranks group (+8), and each
+// mma takes four of them. sums: rows group (+8) of each piece, ranks 2 thread (+1) of each half of
+// the chunk.
 template <u32 PIECES, u32 DEPTH>
-__device__ void multiply(const Chunk& chunk, const bf16* x, u32 in, const Piece (&pieces)[PIECES], float (&sums)[PIECES][2][4]) {
+__device__ void multiply(const Chunk& chunk, const bf16* x, u32 in, const Piece (&pieces)[PIECES],
+                         float (&sums)[PIECES][2][4]) {
   const u32 warp = threadIdx.x / WARP, group = threadIdx.x % WARP / 4, thread = threadIdx.x % 4;
   const uint4 zero = make_uint4(0, 0, 0, 0);
   for (const Tile* tile = chunk.first; tile != chunk.end; tile++) {
@@ -75,8 +80,11 @@ __device__ void multiply(const Chunk& chunk, const bf16* x, u32 in, const Piece 
 #pragma unroll
         for (u32 p = 0; p < PIECES; p++) {
           const bf16* row = x + u64(pieces[p].row + group) * in + tile->start + k;
-          const uint4 low = inside && group < pieces[p].rows ? *reinterpret_cast<const uint4*>(row) : zero;
-          const uint4 high = inside && group + 8 < pieces[p].rows ? *reinterpret_cast<const uint4*>(row + 8 * u64(in)) : zero;
+          const uint4 low =
+              inside && group < pieces[p].rows ? *reinterpret_cast<const uint4*>(row) : zero;
+          const uint4 high = inside && group + 8 < pieces[p].rows
+                                 ? *reinterpret_cast<const uint4*>(row + 8 * u64(in))
+                                 : zero;
 #pragma unroll
           for (u32 half = 0; half < 2; half++) {
             mma_bf16(sums[p][half], {low.x, high.x, low.y, high.y}, {w[d][half].x, w[d][half].y});
@@ -90,7 +98,8 @@ __device__ void multiply(const Chunk& chunk, const bf16* x, u32 in, const Piece 
 
 // Adds the warps' parts in their order and writes them. For whole blocks.
 template <u32 PIECES>
-__device__ void write_sums(const Chunk& chunk, const Piece (&pieces)[PIECES], const float (&sums)[PIECES][2][4], float* out, u32 cols) {
+__device__ void write_sums(const Chunk& chunk, const Piece (&pieces)[PIECES],
+                           const float (&sums)[PIECES][2][4], float* out, u32 cols) {
   // One column more than the ranks spreads rows over banks.
   __shared__ float parts[WARPS][PIECES * PIECE_ROWS][CHUNK_RANKS + 1];
   const u32 warp = threadIdx.x / WARP, group = threadIdx.x % WARP / 4, thread = threadIdx.x % 4;
@@ -100,7 +109,8 @@ __device__ void write_sums(const Chunk& chunk, const Piece (&pieces)[PIECES], co
     for (u32 half = 0; half < 2; half++)
 #pragma unroll
       for (u32 i = 0; i < 4; i++)
-        parts[warp][p * PIECE_ROWS + group + i / 2 * 8][half * 8 + thread * 2 + i % 2] = sums[p][half][i];
+        parts[warp][p * PIECE_ROWS + group + i / 2 * 8][half * 8 + thread * 2 + i % 2] =
+            sums[p][half][i];
   __syncthreads();
   const u32 row = threadIdx.x / CHUNK_RANKS, rank = threadIdx.x % CHUNK_RANKS;
   const u32 column = chunk.first->column + rank;
@@ -109,18 +119,28 @@ __device__ void write_sums(const Chunk& chunk, const Piece (&pieces)[PIECES], co
     float sum = 0;
 #pragma unroll
     for (u32 w = 0; w < WARPS; w++) sum += parts[w][p * PIECE_ROWS + row][rank];
-    if (row < pieces[p].rows && rank < chunk.first->ranks) out[u64(pieces[p].row + row) * cols + column] = sum * chunk.first->scale;
+    if (row < pieces[p].rows && rank < chunk.first->ranks)
+      out[u64(pieces[p].row + row) * cols + column] = sum * chunk.first->scale;
   }
   // The next chunk overwrites the parts.
   __syncthreads();
 }
 
 // What a product with weights of type A sees of an activation.
-template <class A, class X> __device__ float operand(X x) { return to_float(x); }
-template <> __device__ float operand<bf16, float>(float x) { return to_float(from_float<bf16>(x)); }
+template <class A, class X>
+__device__ float operand(X x) {
+  return to_float(x);
+}
+template <>
+__device__ float operand<bf16, float>(float x) {
+  return to_float(from_float<bf16>(x));
+}
 
-// A chunk for one piece without alignment: a warp takes a rank at a time, its lanes every 32nd input.
-template <class X, class A> __device__ void multiply_plain(const Chunk& chunk, const X* x, u32 in, const Piece& piece, float* out, u32 cols) {
+// A chunk for one piece without alignment: a warp takes a rank at a time, its lanes every 32nd
+// input.
+template <class X, class A>
+__device__ void multiply_plain(const Chunk& chunk, const X* x, u32 in, const Piece& piece,
+                               float* out, u32 cols) {
   const u32 lane = threadIdx.x % WARP;
   for (u32 rank = threadIdx.x / WARP; rank < chunk.first->ranks; rank += WARPS) {
     float sums[PIECE_ROWS] = {};
@@ -137,13 +157,15 @@ template <class X, class A> __device__ void multiply_plain(const Chunk& chunk, c
 #pragma unroll
     for (u32 row = 0; row < PIECE_ROWS; row++) {
       const float sum = warp_sum(sums[row]);
-      if (lane == 0 && row < piece.rows) out[u64(piece.row + row) * cols + chunk.first->column + rank] = sum * chunk.first->scale;
+      if (lane == 0 && row < piece.rows)
+        out[u64(piece.row + row) * cols + chunk.first->column + rank] = sum * chunk.first->scale;
     }
   }
 }
 
 template <class X, class A, u32 PIECES>
-__device__ void shrink_chunk(const Chunk& chunk, const X* x, u32 in, const Piece (&pieces)[PIECES], float* out, u32 cols) {
+__device__ void shrink_chunk(const Chunk& chunk, const X* x, u32 in, const Piece (&pieces)[PIECES],
+                             float* out, u32 cols) {
   if constexpr (sizeof(X) == 2) {
     if (is_aligned(chunk, in)) {
       float sums[PIECES][2][4] = {};
@@ -151,7 +173,8 @@ __device__ void shrink_chunk(const Chunk& chunk, const X* x, u32 in, const Piece
       return write_sums(chunk, pieces, sums, out, cols);
     }
   }
-  for (u32 p = 0; p < PIECES && pieces[p].rows; p++) multiply_plain<X, A>(chunk, x, in, pieces[p], out, cols);
+  for (u32 p = 0; p < PIECES && pieces[p].rows; p++)
+    multiply_plain<X, A>(chunk, x, in, pieces[p], out, cols);
 }
 
 struct Arguments {
@@ -160,9 +183,10 @@ struct Arguments {
   u32 in, cols, layer, site;
 };
 
-// Grid: x strides over chunks, y over groups of PIECES pieces. Neighbours of a group that use one adapter go together; the
-// pieces that are missing from PIECES have no rows.
-template <class X, class A, u32 PIECES> __device__ void shrink(const Step& step, const Adapters& adapters, const Arguments& arguments) {
+// Grid: x strides over chunks, y over groups of PIECES pieces. Neighbours of a group that use one
+// adapter go together; the pieces that are missing from PIECES have no rows.
+template <class X, class A, u32 PIECES>
+__device__ void shrink(const Step& step, const Adapters& adapters, const Arguments& arguments) {
   release_successor();
   wait_for_predecessor();
   const auto [any_x, out, in, cols, layer, site] = arguments;
@@ -193,9 +217,10 @@ template <class X, class A, u32 PIECES> __device__ void shrink(const Step& step,
 }
 
 // Two blocks of a multiprocessor keep 64 KiB of A in flight each.
-#define KERNEL(NAME, X, A, PIECES) \
-  extern "C" __global__ void __launch_bounds__(WARPS * WARP, 2) NAME(Step step, Adapters adapters, Arguments arguments) { \
-    shrink<X, A, PIECES>(step, adapters, arguments); \
+#define KERNEL(NAME, X, A, PIECES)                              \
+  extern "C" __global__ void __launch_bounds__(WARPS* WARP, 2)  \
+      NAME(Step step, Adapters adapters, Arguments arguments) { \
+    shrink<X, A, PIECES>(step, adapters, arguments);            \
   }
 KERNEL(shrink_f32_f32, float, float, 1)
 KERNEL(shrink_f32_f16, float, f16, 1)
