@@ -10,7 +10,7 @@ use switchyard_kernels::{
 
 use crate::{
     engine::{Engine, EngineHandle, EngineLimits},
-    kernel_cache::KernelCache,
+    kernel_cache::{KernelCache, NoCache},
     model::{HostWeights, Model, ModelConfig},
 };
 
@@ -34,8 +34,8 @@ pub struct DeviceOptions {
     pub isa: Option<Isa>,
     /// Threads of the CPU backend; `None` is one per core.
     pub threads: Option<NonZero<usize>>,
-    /// Where compiled GPU kernels are kept.
-    pub kernel_cache: PathBuf,
+    /// Where compiled GPU kernels are kept; without a place every start compiles them.
+    pub kernel_cache: Option<PathBuf>,
 }
 
 /// Text that names no device.
@@ -94,8 +94,12 @@ impl DeviceOptions {
     ) -> Result<EngineHandle, DeviceError> {
         match self.device.resolve() {
             Device::Cuda(number) => {
-                let cache = KernelCache::new(self.kernel_cache);
-                spawn(move || Cuda::new(number, &cache), config, weights, limits)
+                let cache = self.kernel_cache.map(KernelCache::new);
+                let open = move || match &cache {
+                    Some(cache) => Cuda::new(number, cache),
+                    None => Cuda::new(number, &NoCache),
+                };
+                spawn(open, config, weights, limits)
             }
             Device::Cpu | Device::Auto => {
                 let cores = || available_parallelism().map_or(1, NonZero::get);

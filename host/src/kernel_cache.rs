@@ -4,7 +4,7 @@
 //! damaged counts as absent; what cannot be written is said once in the log.
 
 use std::{
-    env, fs, io,
+    fs, io,
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicBool, Ordering},
@@ -24,13 +24,6 @@ impl KernelCache {
         Self { dir, complained: AtomicBool::new(false) }
     }
 
-    /// `switchyard/kernels` among the user's caches; among temporary files where there is no user.
-    pub fn default_dir() -> PathBuf {
-        let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let caches = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-        caches.unwrap_or_else(env::temp_dir).join("switchyard/kernels")
-    }
-
     fn file(&self, key: &str) -> PathBuf {
         self.dir.join(blake3::hash(key.as_bytes()).to_hex().as_str())
     }
@@ -42,6 +35,17 @@ impl KernelCache {
         let content = [blake3::hash(blob).as_bytes(), blob].concat();
         fs::write(&unfinished, content).and_then(|()| fs::rename(&unfinished, file))
     }
+}
+
+/// Keeps nothing.
+pub struct NoCache;
+
+impl BlobCache for NoCache {
+    fn get(&self, _: &str) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn put(&self, _: &str, _: &[u8]) {}
 }
 
 impl BlobCache for KernelCache {

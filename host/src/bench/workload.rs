@@ -13,7 +13,6 @@ use crate::{
     checkpoint::Checkpoint,
     device::DeviceOptions,
     engine::{EngineHandle, EngineLimits, NewSequence, Sampling},
-    kernel_cache::KernelCache,
     model::{AdapterId, AdapterImage, HostWeights, LoraWeights, ModelConfig},
 };
 
@@ -41,7 +40,7 @@ impl Workload {
             device: args.device,
             isa: args.isa,
             threads: args.threads,
-            kernel_cache: KernelCache::default_dir(),
+            kernel_cache: None,
         };
         let engine = options.start(config.clone(), weights, limits)?;
         Ok(Self { config, dtype, engine, adapters })

@@ -22,7 +22,6 @@ use crate::{
     device::{Device, DeviceOptions},
     engine::EngineLimits,
     generation::RequestLimits,
-    kernel_cache::KernelCache,
     plugins::{PluginLimits, PluginSpec},
 };
 
@@ -136,7 +135,6 @@ fn directory_name(path: &Path) -> String {
 
 fn engine<'a>(reader: &mut Reader<'a>, top: &Section<'a>) -> EngineConfig {
     let section = &reader.section(top, "engine");
-    let place = reader.resolver();
     let isas: Vec<_> =
         [("auto", None)].into_iter().chain(Isa::ALL.map(|isa| (isa.name(), Some(isa)))).collect();
     EngineConfig {
@@ -147,9 +145,7 @@ fn engine<'a>(reader: &mut Reader<'a>, top: &Section<'a>) -> EngineConfig {
             isa: reader.get(section, "isa", None, |node| node.choice(&isas)),
             threads: reader
                 .get(section, "threads", None, |node| node.count(0..=1024).map(NonZero::new)),
-            kernel_cache: reader.get(section, "kernel_cache", KernelCache::default_dir(), |node| {
-                place.resolve(node)
-            }),
+            kernel_cache: None,
         },
         limits: EngineLimits {
             pool_bytes: reader

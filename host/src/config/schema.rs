@@ -26,7 +26,6 @@ pub(super) const KEYS: &[(&str, Applies)] = &[
     ("model.dtype", AtRestart),
     ("engine.device", AtRestart),
     ("engine.isa", AtRestart),
-    ("engine.kernel_cache", AtRestart),
     ("engine.threads", AtRestart),
     ("engine.memory", AtRestart),
     ("engine.max_running", AtRestart),

@@ -96,7 +96,8 @@ impl Base {
         let weights =
             load.map_err(|why| StartError::Checkpoint { place: place(), why: Box::new(why) })?;
         let config = self.checkpoint.config.clone();
-        let EngineConfig { device, limits } = fixed.engine.clone();
+        let EngineConfig { mut device, limits } = fixed.engine.clone();
+        device.kernel_cache = fixed.adapter_cache.as_ref().map(|dir| dir.join("kernels"));
         let engine = device.start(config, weights, limits)?;
         let (slabs, slab_bytes) = (engine.slabs(), engine.slab_bytes());
         tracing::info!(
