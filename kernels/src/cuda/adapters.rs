@@ -155,7 +155,13 @@ fn columns<'a>(
 
 impl Placed<'_> {
     fn append_a(&self, pool: &Pool, adapter: &ResidentAdapter, to: &mut Vec<u8>) {
-        self.tiles.a.iter().for_each(|tile| self.append(pool, adapter, tile, tile.long.start, to));
+        for tile in &self.tiles.a {
+            to.extend(self.describe(
+                pool.tile_address(&adapter.slabs, tile),
+                tile,
+                tile.long.start,
+            ));
+        }
     }
 
     /// By output, then by rank.
@@ -163,25 +169,23 @@ impl Placed<'_> {
         let mut tiles: Vec<&Tile> = self.tiles.b.iter().collect();
         tiles.sort_by_key(|tile| (tile.long.start, tile.ranks.start));
         for tile in tiles {
-            self.append(pool, adapter, tile, self.output + tile.long.start, to);
+            let start = self.output + tile.long.start;
+            to.extend(self.describe(pool.tile_address(&adapter.slabs, tile), tile, start));
         }
     }
 
-    fn append(
-        &self,
-        pool: &Pool,
-        adapter: &ResidentAdapter,
-        tile: &Tile,
-        start: u32,
-        to: &mut Vec<u8>,
-    ) {
+    /// `Tile` of `prelude.cuh`.
+    fn describe(&self, address: u64, tile: &Tile, start: u32) -> Vec<u8> {
         assert!(tile.ranks.len() <= RANK_CHUNK, "a chunk of ranks");
-        to.extend(pool.tile_address(&adapter.slabs, tile).to_le_bytes());
-        to.extend(start.to_le_bytes());
-        to.extend((tile.long.len() as u32).to_le_bytes());
-        to.extend(((self.column + tile.ranks.start) as u16).to_le_bytes());
-        to.extend((tile.ranks.len() as u16).to_le_bytes());
-        to.extend(self.tiles.scale.to_le_bytes());
+        [
+            &address.to_le_bytes()[..],
+            &start.to_le_bytes(),
+            &(tile.long.len() as u32).to_le_bytes(),
+            &((self.column + tile.ranks.start) as u16).to_le_bytes(),
+            &(tile.ranks.len() as u16).to_le_bytes(),
+            &self.tiles.scale.to_le_bytes(),
+        ]
+        .concat()
     }
 }
 

@@ -133,12 +133,12 @@ enum Width {
 impl Width {
     /// `None` where only the plain kernel does: heads of bf16 in whole 16 bytes are a must.
     fn of(shape: &AttentionShape) -> Option<Self> {
-        if shape.dtype != Dtype::Bf16 || shape.head_dim % 8 != 0 {
+        if shape.dtype != Dtype::Bf16 || !shape.head_dim.is_multiple_of(8) {
             return None;
         }
         Some(match shape.head_dim {
-            ..=64 => Self::W64,
-            ..=128 => Self::W128,
+            0..=64 => Self::W64,
+            65..=128 => Self::W128,
             _ => Self::W256,
         })
     }
