@@ -62,7 +62,7 @@ impl BlobCache for KernelCache {
         {
             let dir = self.dir.display();
             tracing::warn!(
-                "{dir}: compiled kernels cannot be kept there ({why}); the next start compiles them again"
+                "{dir}: compiled kernels cannot be kept there ({why}); every start compiles them"
             );
         }
     }
