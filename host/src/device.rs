@@ -72,7 +72,7 @@ impl fmt::Display for Device {
 
 impl Device {
     /// The device that `Auto` stands for here.
-    fn resolve(self) -> Self {
+    pub(crate) fn resolve(self) -> Self {
         if self != Self::Auto {
             return self;
         }

@@ -9,6 +9,7 @@
 mod activate;
 mod adapters;
 mod attention;
+mod bandwidth;
 pub mod compiler;
 mod device;
 mod embed;
@@ -37,6 +38,7 @@ use crate::{
 };
 use adapters::AdapterTable;
 use attention::Splits;
+pub use bandwidth::copy_bandwidth;
 use compiler::Source;
 use device::Device;
 pub use device::devices;
