@@ -1,16 +1,25 @@
 //! A GPU: its context, its stream and what it can do.
 
-use std::{fmt::Display, sync::Arc};
+use std::{
+    fmt::Display,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 
+use super::{
+    launch::Launch,
+    replay::{Replay, ReplayCounts},
+    step::Class,
+};
 use crate::DeviceError;
 
 /// An opened GPU. Everything that lives on it holds one.
 pub(super) struct Device {
     pub(super) context: Arc<CudaContext>,
     /// Every kernel and every ordered copy runs here.
-    pub(super) stream: Arc<CudaStream>,
+    stream: Arc<CudaStream>,
+    replay: Mutex<Replay>,
     /// As the driver calls it: "NVIDIA H200".
     pub(super) name: String,
     /// Target of the compiler: "sm_90a".
@@ -44,10 +53,37 @@ impl Device {
                 number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
             let (major, minor) = context.compute_capability()?;
             let (name, arch) = (context.name()?, target(major, minor));
-            Ok(Self { context, stream, name, arch, processors, shared_max })
+            let replay = Mutex::default();
+            Ok(Self { context, stream, replay, name, arch, processors, shared_max })
         };
         let device = open().map_err(|e| unavailable(format!("cuda:{ordinal} did not open"), e))?;
         Ok(Arc::new(device))
+    }
+
+    /// The stream, for whatever comes after all launches so far.
+    pub(super) fn stream(&self) -> &Arc<CudaStream> {
+        self.replay().flush(&self.context, self.stream.cu_stream());
+        &self.stream
+    }
+
+    /// Begins a step of that class: its launches may wait until something else wants the stream.
+    pub(super) fn hold(&self, class: Option<Class>) {
+        self.stream();
+        self.replay().hold(class);
+    }
+
+    /// Queues a kernel.
+    pub(super) fn launch(&self, launch: Launch) {
+        self.replay().launch(launch, self.stream.cu_stream());
+    }
+
+    /// How steps were launched so far.
+    pub(super) fn replay_counts(&self) -> ReplayCounts {
+        self.replay().counts()
+    }
+
+    fn replay(&self) -> MutexGuard<'_, Replay> {
+        self.replay.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The error of an allocation that the device refused.
