@@ -21,7 +21,7 @@ pub fn copy_bandwidth(ordinal: usize) -> Result<f64, DeviceError> {
     let pass = || -> Result<f64, DriverError> {
         let event = || device.context.new_event(Some(CUevent_flags::CU_EVENT_DEFAULT));
         let (start, end) = (event()?, event()?);
-        let stream = &device.stream;
+        let stream = device.stream();
         start.record(stream)?;
         for _ in 0..COPIES {
             // SAFETY: both ranges are whole allocations that outlive the wait below.
