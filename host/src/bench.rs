@@ -11,6 +11,7 @@ mod decode;
 mod floor;
 mod many;
 mod measurement;
+mod profile;
 mod shape;
 
 use std::io::{self, Write};
@@ -26,6 +27,7 @@ use crate::{
 use adapters::Ranks;
 use decode::DecodeArgs;
 use many::ManyArgs;
+use profile::ProfileArgs;
 
 /// What to measure.
 #[derive(Args, Clone, Debug)]
@@ -42,6 +44,8 @@ pub struct BenchArgs {
 enum OtherBench {
     /// Many registered adapters, chosen by popularity
     Many(ManyArgs),
+    /// One decode step, stage by stage
+    Profile(ProfileArgs),
 }
 
 /// Why nothing was measured.
@@ -90,6 +94,7 @@ pub fn run(args: &BenchArgs, out: &mut dyn Write) -> Result<(), BenchError> {
     match &args.other {
         None => decode::run(&args.decode, out),
         Some(OtherBench::Many(args)) => many::run(args, out),
+        Some(OtherBench::Profile(args)) => profile::run(args, out),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{fmt, num::NonZero, path::PathBuf, str::FromStr, thread::available_parallelism};
 
 use switchyard_kernels::{
-    Backend, DeviceError,
+    Backend, DeviceError, Timed,
     cpu::{Cpu, Isa},
     cuda::{self, Cuda},
 };
@@ -84,7 +84,31 @@ impl Device {
     }
 }
 
+/// Something to be done on whichever backend a device turns out to be.
+pub(crate) trait OnBackend {
+    /// What comes of it.
+    type Output;
+
+    /// Does it.
+    fn run<B: Timed>(self, backend: B) -> Result<Self::Output, DeviceError>;
+}
+
 impl DeviceOptions {
+    /// Opens the device and does something on it, without an engine.
+    pub(crate) fn run<T: OnBackend>(self, task: T) -> Result<T::Output, DeviceError> {
+        match self.device.resolve() {
+            Device::Cuda(number) => task.run(match self.kernel_cache.map(KernelCache::new) {
+                Some(cache) => Cuda::new(number, &cache)?,
+                None => Cuda::new(number, &NoCache)?,
+            }),
+            Device::Cpu | Device::Auto => {
+                let cores = || available_parallelism().map_or(1, NonZero::get);
+                let threads = self.threads.map_or_else(cores, NonZero::get);
+                task.run(Cpu::new(self.isa.unwrap_or_else(Isa::best), threads)?)
+            }
+        }
+    }
+
     /// Starts an engine with these weights.
     pub fn start(
         self,

@@ -26,6 +26,7 @@ mod sample;
 mod shrink;
 mod step;
 mod tensor;
+mod timed;
 mod workers;
 
 pub use isa::{Isa, UnknownIsa};

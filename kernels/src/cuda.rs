@@ -29,6 +29,7 @@ mod shrink;
 mod step;
 mod tensor;
 mod tensor_map;
+mod timed;
 
 use std::sync::Arc;
 

@@ -13,7 +13,9 @@ mod dtype;
 mod host_buffer;
 mod lora;
 mod pending;
+mod profiled;
 mod sampling;
+mod timed;
 
 pub use backend::{AttentionShape, Backend, DeviceError, PAGE_TOKENS};
 pub use batch::{AdapterSlot, Batch, RowToken, Segment};
@@ -24,4 +26,6 @@ pub use lora::{
     Linear, LinearTiles, MAX_RANK, RANK_CHUNK, ResidentAdapter, Site, TILE_ALIGN, Tile, TileMap,
 };
 pub use pending::{Delta, Pending};
+pub use profiled::{ProductStage, Profile, Profiled, ProfiledDraw, Stage, StepTimes};
 pub use sampling::{MaskRow, SampleRow, Sampled, TokenLogprob};
+pub use timed::Timed;

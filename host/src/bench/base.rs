@@ -13,7 +13,7 @@ use switchyard_kernels::{Dtype, cpu::Isa, cuda};
 use super::{BenchError, floor, shape};
 use crate::{
     checkpoint::Checkpoint,
-    device::{Device, DeviceOptions},
+    device::{Device, DeviceOptions, OnBackend},
     engine::{EngineHandle, EngineLimits},
     model::{HostWeights, ModelConfig},
 };
@@ -117,6 +117,14 @@ impl Base {
     /// Bytes of one slab of the pool.
     pub(super) fn slab_bytes(&self) -> usize {
         self.config.attention_shape(self.dtype).slab_bytes()
+    }
+
+    /// Does something on the opened device, with the weights.
+    pub(super) fn on_backend<T: OnBackend>(
+        self,
+        task: impl FnOnce(HostWeights) -> T,
+    ) -> Result<T::Output, BenchError> {
+        Ok(self.options.run(task(self.weights))?)
     }
 
     /// Starts an engine.

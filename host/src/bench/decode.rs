@@ -77,7 +77,7 @@ impl AdapterMode {
     }
 
     /// Different adapters that the rows of a batch use.
-    fn used(self, batch: usize) -> usize {
+    pub(super) fn used(self, batch: usize) -> usize {
         match self {
             Self::None | Self::Unused => 0,
             Self::One => 1,

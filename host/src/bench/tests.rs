@@ -76,6 +76,29 @@ fn many_adapters_go_through_a_pool_that_holds_a_part_of_them() {
 }
 
 #[test]
+fn a_step_is_profiled_stage_by_stage() {
+    let lines =
+        lines("profile --batch 1,3 --adapters none,one,distinct --context 20 --steps 3 --rank 8");
+    assert_eq!(lines.len(), 6);
+    for (i, line) in lines.iter().enumerate() {
+        let stages = line["stages"].as_array().expect("a list");
+        let stage = |name: &str| stages.iter().find(|stage| stage["stage"] == name);
+        let calls = |name: &str| stage(name).and_then(|stage| stage["calls"].as_u64());
+        assert_eq!(calls("norm"), Some(9), "two for each of four layers and the last: {line}");
+        for product in ["qkv", "output", "gate_up", "down"] {
+            assert_eq!(calls(product), Some(4), "{product}: {line}");
+        }
+        assert_eq!((calls("head"), calls("sample")), (Some(1), Some(1)), "{line}");
+        assert_eq!(calls("shrink"), (i >= 2).then_some(16), "{line}");
+        let expands = stage("activate").is_some_and(|stage| stage["bytes"] != 0);
+        assert_eq!(expands, i >= 2, "{line}");
+        let sum: f64 = stages.iter().filter_map(|stage| stage["us"].as_f64()).sum();
+        let whole = line["sum_ms"].as_f64().expect("a number");
+        assert!((whole - sum / 1e3).abs() < 0.001, "{line}");
+    }
+}
+
+#[test]
 fn a_sequence_that_the_model_cannot_hold_is_refused_by_its_flags() {
     let words = "bench --model tiny --batch 1 --adapters none --prompt 8192";
     let Command { args } = Command::try_parse_from(words.split(' ')).expect("they parse");
