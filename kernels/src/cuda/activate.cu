@@ -68,41 +68,62 @@ __device__ void activate(const Step& step, const Pending& pending, void* out) {
 
 // As `activate` for few rows: an item is a group of them, and a thread has a column, of gate and of
 // up.
-template <class T, class Y>
+struct Item {
+  Piece group;
+  Lane<2> lane;
+  u32 column;
+  bool inside;
+};
+
+__device__ inline Item item_of(const Step& step, u32 item, u32 intermediate) {
+  const u32 parts = (intermediate + THREADS - 1) / THREADS;
+  const Piece group = step.groups[item / parts];
+  const u32 column = item % parts * THREADS + threadIdx.x, width = 2 * intermediate;
+  const bool inside = column < intermediate;
+  return {group,
+          {{inside ? column : width, inside ? intermediate + column : width}, group.row, group.rows},
+          column,
+          inside};
+}
+
+template <class T, class Y, bool LORA>
 __device__ void activate_few(const Step& step, const Pending& pending, void* any_out) {
   release_successor();
   using Out = Activation<T>;
-  const u32 intermediate = pending.width / 2, parts = (intermediate + THREADS - 1) / THREADS;
-  const u32 items = step.counts->groups * parts;
-  for (u32 item = blockIdx.x; item < items; item += gridDim.x) {
-    const Piece group = step.groups[item / parts];
-    const u32 column = item % parts * THREADS + threadIdx.x;
-    const bool inside = column < intermediate;
-    Lane<2> lane = {{column, intermediate + column}, group.row, group.rows};
-    if (!inside) lane.columns[0] = lane.columns[1] = pending.width;
-    if (item == blockIdx.x) {
-      prefetch_lane<T>(pending, group.slot, lane);
-      wait_for_predecessor();
-    }
+  const u32 intermediate = pending.width / 2;
+  const u32 items = step.counts->groups * ((intermediate + THREADS - 1) / THREADS);
+  const auto prefetch = [&](u32 item) {
+    if (!LORA || item >= items) return;
+    const Item next = item_of(step, item, intermediate);
+    prefetch_lane<T>(pending, next.group.slot, next.lane);
+  };
+  prefetch(blockIdx.x);
+  wait_for_predecessor();
+  for (u32 i = blockIdx.x; i < items; i += gridDim.x) {
+    prefetch(i + gridDim.x);
+    const Item item = item_of(step, i, intermediate);
     float sums[2][GROUP_ROWS];
-    finish_lane<T, Y>(pending, group.slot, lane, sums);
-    Out* out = static_cast<Out*>(any_out) + u64(group.row) * intermediate + column;
+    finish_lane<T, Y, LORA>(pending, item.group.slot, item.lane, sums);
+    Out* out = static_cast<Out*>(any_out) + u64(item.group.row) * intermediate + item.column;
 #pragma unroll
     for (u32 r = 0; r < GROUP_ROWS; r++)
-      if (inside && r < group.rows)
+      if (item.inside && r < item.group.rows)
         out[u64(r) * intermediate] = from_float<Out>(silu(sums[0][r]) * sums[1][r]);
   }
-  wait_for_predecessor();
 }
 
-#define KERNEL(T, Y)                                                                \
-  extern "C" __global__ void __launch_bounds__(THREADS)                             \
-      activate_##T##_##Y(Step step, Pending gate_up, void* out) {                   \
-    activate<T, Y>(step, gate_up, out);                                             \
-  }                                                                                 \
-  extern "C" __global__ void __launch_bounds__(THREADS, 6)                          \
-      activate_few_##T##_##Y(Step step, Pending gate_up, void* out) {               \
-    activate_few<T, Y>(step, gate_up, out);                                         \
+#define KERNEL(T, Y)                                                               \
+  extern "C" __global__ void __launch_bounds__(THREADS)                            \
+      activate_##T##_##Y(Step step, Pending gate_up, void* out) {                  \
+    activate<T, Y>(step, gate_up, out);                                            \
+  }                                                                                \
+  extern "C" __global__ void __launch_bounds__(THREADS, 8)                         \
+      activate_few_##T##_##Y(Step step, Pending gate_up, void* out) {              \
+    activate_few<T, Y, true>(step, gate_up, out);                                  \
+  }                                                                                \
+  extern "C" __global__ void __launch_bounds__(THREADS)                            \
+      activate_base_##T##_##Y(Step step, Pending gate_up, void* out) {             \
+    activate_few<T, Y, false>(step, gate_up, out);                                 \
   }
 using f32 = float;
 KERNEL(f32, f32)

@@ -17,7 +17,8 @@ const THREADS: u32 = 128;
 const OUTPUTS: u32 = 128;
 /// Blocks that a multiprocessor holds.
 const RESIDENT: u32 = 5;
-const RESIDENT_FEW: u32 = 6;
+const RESIDENT_FEW: u32 = 8;
+const RESIDENT_BASE: u32 = 16;
 
 /// `out = silu(gate) * up`: `gate_up` `[rows, 2 * intermediate]`, `out` `[rows, intermediate]`.
 pub(super) fn activate(cx: &mut Context, gate_up: Pending<'_, Cuda>, out: &mut Tensor) {
@@ -29,9 +30,13 @@ pub(super) fn activate(cx: &mut Context, gate_up: Pending<'_, Cuda>, out: &mut T
         return;
     }
     let few = is_few(rows.bound);
-    let kernel = variant(cx, if few { "activate_few" } else { "activate" }, gate_up.y.dtype);
     let Extent { pieces, groups, .. } = cx.step.extent;
-    let (runs, resident) = if few { (groups, RESIDENT_FEW) } else { (pieces, RESIDENT) };
+    let (operation, runs, resident) = match (few, view.has_delta()) {
+        (true, true) => ("activate_few", groups, RESIDENT_FEW),
+        (true, false) => ("activate_base", groups, RESIDENT_BASE),
+        (false, _) => ("activate", pieces, RESIDENT),
+    };
+    let kernel = variant(cx, operation, gate_up.y.dtype);
     let blocks = blocks_for(cx, runs * (out.cols as u32).div_ceil(OUTPUTS), resident);
     let grid = Grid::flat(blocks, THREADS);
     let parameters = Parameters::default().with(cx.step.view()).with(view).with(out.data.address());

@@ -290,6 +290,24 @@ __device__ inline bool arrive_last(Shared<DIM>& shared, u32* arrivals, u32 mine,
   return shared.last;
 }
 
+// Brings a warp's pages of a split near: all but the newest token stood there before the step.
+template <u32 DIM>
+__device__ inline void prefetch_pages(const Task& task, const Pool& pool, u32 head_dim, u32 layer,
+                                      u32 split) {
+  constexpr u32 LINE = 128;
+  const u32 bytes = PAGE_TOKENS * head_dim * sizeof(bf16);
+#pragma unroll
+  for (u32 i = 0; i < WARP_PAGES; ++i) {
+    const u32 page = split * SPLIT_PAGES + threadIdx.x / WARP + i * WARPS;
+    if (page * PAGE_TOKENS >= task.length) break;
+    for (u32 half = 0; half < 2; ++half) {
+      const bf16* from = page_head<bf16>(pool, task.pages[page], layer, half, task.kv_head);
+      for (u32 at = threadIdx.x % WARP * LINE; at < bytes; at += WARP * LINE)
+        asm volatile("prefetch.global.L2 [%0];" ::"l"(reinterpret_cast<const u8*>(from) + at));
+    }
+  }
+}
+
 // What this block is to do; false where that is nothing. Grid: [sequences, kv_heads * ceil(group /
 // HEADS), up to the splits of the longest sequence].
 __device__ inline bool find_task(Task& task, const Step& step, u32 kv_heads, u32 heads) {
@@ -336,9 +354,11 @@ __device__ inline void decode(const Step& step, const Pool& pool, u32 layer, u32
   __shared__ Shared<DIM> shared;
   u32 head_dim = WHOLE ? DIM : pool.head_dim;
   release_successor();
-  wait_for_predecessor();
   Task found;
-  if (!find_task(found, step, pool.kv_heads, heads)) return;
+  const bool has_task = find_task(found, step, pool.kv_heads, heads);
+  if (has_task) prefetch_pages<DIM>(found, pool, head_dim, layer, blockIdx.z);
+  wait_for_predecessor();
+  if (!has_task) return;
   if (threadIdx.x == 0) {
     u32 first = step.page_indptr[blockIdx.x] / SPLIT_PAGES + blockIdx.x;
     found.partials = partials + first * split_stride<DIM>() + blockIdx.y * PARTIAL<DIM>;

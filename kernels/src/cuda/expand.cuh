@@ -271,7 +271,7 @@ __device__ inline void add_tile(const Tile& tile, const float* s, u32 stride,
 // Brings the weights of a lane's columns near, which no kernel of a step writes.
 template <class T, u32 COLUMNS>
 __device__ inline void prefetch_lane(const Pending& pending, u32 slot, const Lane<COLUMNS>& lane) {
-  if (!pending.shrunk || slot == NO_ADAPTER) return;
+  if (slot == NO_ADAPTER) return;
   const SiteTiles site = site_tiles(pending.adapters, slot, pending.layer, pending.site);
   for (u32 i = 0; i < site.b_count; i++) {
     const Tile tile = pending.adapters.tiles[site.b + i];
@@ -284,8 +284,9 @@ __device__ inline void prefetch_lane(const Pending& pending, u32 slot, const Lan
   }
 }
 
-// y + bias + delta of a lane's columns and rows. `slot`: of the rows' adapter, or NO_ADAPTER.
-template <class T, class Y, u32 ROWS, u32 COLUMNS>
+// y + bias + delta of a lane's columns and rows. `slot`: of the rows' adapter, or NO_ADAPTER. LORA:
+// whether any row of the step has a delta.
+template <class T, class Y, bool LORA, u32 ROWS, u32 COLUMNS>
 __device__ inline void finish_lane(const Pending& pending, u32 slot, const Lane<COLUMNS>& lane,
                                    float (&sums)[COLUMNS][ROWS]) {
 #pragma unroll
@@ -298,7 +299,7 @@ __device__ inline void finish_lane(const Pending& pending, u32 slot, const Lane<
     for (u32 r = 0; r < ROWS; r++)
       sums[c][r] = inside && r < lane.rows ? to_float(y[u64(r) * pending.width]) + bias : 0;
   }
-  if (!pending.shrunk || slot == NO_ADAPTER) return;
+  if (!LORA || slot == NO_ADAPTER) return;
   const SiteTiles site = site_tiles(pending.adapters, slot, pending.layer, pending.site);
   const Tile* tiles = pending.adapters.tiles + site.b;
   for (u32 i = 0; i < site.b_count; i++) {

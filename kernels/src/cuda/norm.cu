@@ -4,7 +4,7 @@
 // clusters a row is one slice. T: elements of tiles and KV; Y: of the product.
 #include "expand.cuh"
 
-constexpr u32 THREADS = 256;
+constexpr u32 THREADS = 128;
 constexpr u32 SLICES_MAX = 8;
 
 // `NormView` of cuda/norm.rs.
@@ -23,7 +23,7 @@ struct Block {
   float warps[THREADS / WARP];  // sums of squares
   float slices[SLICES_MAX];     // of the row
   u32 slot;                     // of the row
-  u32 fill[15];                 // to 128 bytes
+  u32 fill[32 - THREADS / WARP - SLICES_MAX - 1];  // to 128 bytes
 };
 
 static_assert(sizeof(Block) == 128, "BLOCK_BYTES of cuda/norm.rs");
@@ -128,7 +128,7 @@ __device__ float add_delta(const Pending& pending, const Norm& norm, const Piece
 #pragma unroll
     for (u32 c = 0; c < LANE_COLUMNS; c++)
       before[c] = lane.columns[c] < end ? residual[lane.columns[c]] : 0;
-    finish_lane<T, Y>(pending, piece.slot, lane, sums);
+    finish_lane<T, Y, true>(pending, piece.slot, lane, sums);
 #pragma unroll
     for (u32 c = 0; c < LANE_COLUMNS; c++) {
       const u32 i = lane.columns[c];
@@ -190,7 +190,7 @@ __device__ void norm(const Step& step, const Pending& pending, const Norm& norm)
   else scale_row<T, 1>(norm, row, begin, end, scale, x);
 }
 
-#define KERNEL extern "C" __global__ void __launch_bounds__(THREADS, 4)
+#define KERNEL extern "C" __global__ void __launch_bounds__(THREADS, 8)
 #define PARAMETERS Step step, Pending pending, Norm parameters
 KERNEL norm_f32_f32(PARAMETERS) { norm<float, float>(step, pending, parameters); }
 KERNEL norm_f32_bf16(PARAMETERS) { norm<float, bf16>(step, pending, parameters); }

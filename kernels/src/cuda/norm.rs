@@ -12,7 +12,7 @@ use crate::{Dtype, Pending};
 pub(super) const SOURCE: Source = Source { name: "norm", text: include_str!("norm.cu") };
 
 /// As in `norm.cu`.
-const THREADS: u32 = 256;
+const THREADS: u32 = 128;
 const SLICES_MAX: u32 = 8;
 /// Bytes of its `Block`.
 const BLOCK_BYTES: u32 = 128;

@@ -114,70 +114,102 @@ __device__ void rope_store(const Step& step, const Pool& pool, const Pending& qk
   }
 }
 
-// ---- few rows: a thread has two columns, a pair where the head is rotated
+// ---- few rows: an item is a group of them, and a thread has two columns, a pair where the head is
+// rotated
 
-// What a thread takes of a piece.
-struct Place {
+struct Item {
+  Piece group;
+  Lane<2> lane;
   u32 head, first, second;  // elements of the head; `first` is beyond it where there is one only
+  bool inside;
 };
 
-__device__ inline Place place_of(u32 lane, const Pool& pool, const Rotary& rotary) {
-  const u32 items = pool.head_dim - rotary.pairs, i = lane % items;
-  return {lane / items, i < rotary.pairs ? i : pool.head_dim, i + rotary.pairs};
+__device__ inline u32 parts_of(const Pool& pool, const Rotary& rotary) {
+  const u32 lanes = (rotary.heads + 2 * pool.kv_heads) * (pool.head_dim - rotary.pairs);
+  return (lanes + THREADS - 1) / THREADS;
 }
 
+__device__ inline Item item_of(const Step& step, u32 item, const Pool& pool, const Rotary& rotary,
+                               u32 width) {
+  const u32 parts = parts_of(pool, rotary), per_head = pool.head_dim - rotary.pairs;
+  const Piece group = step.groups[item / parts];
+  const u32 at = item % parts * THREADS + threadIdx.x, head = at / per_head, i = at % per_head;
+  const bool inside = head < rotary.heads + 2 * pool.kv_heads;
+  const u32 first = i < rotary.pairs ? i : pool.head_dim, second = i + rotary.pairs;
+  const u32 column = head * pool.head_dim;
+  return {group,
+          {{inside && first < pool.head_dim ? column + first : width,
+            inside ? column + second : width},
+           group.row,
+           group.rows},
+          head,
+          first,
+          second,
+          inside};
+}
+
+// Where an item's rows of one head go, and how they turn: of the step alone, so that it is known
+// before the product is.
 template <class T>
-__device__ void store_element(const Step& step, const Pool& pool, const Rotary& rotary, u32 row,
-                              u32 head, u32 element, float x, void* q) {
-  if (head < rotary.heads) {
-    using Query = Activation<T>;
-    const u64 at = (u64(row) * rotary.heads + head) * pool.head_dim + element;
-    static_cast<Query*>(q)[at] = from_float<Query>(x);
-    return;
-  }
-  const u32 kv_head = head - rotary.heads, half = kv_head >= pool.kv_heads;
-  const u32 position = step.positions[row];
-  const u32 slab = step.page_indices[step.page_indptr[step.sequences[row]] + position / PAGE_TOKENS];
-  T* page = page_head<T>(pool, slab, rotary.layer, half, kv_head - half * pool.kv_heads);
-  page[position % PAGE_TOKENS * pool.head_dim + element] = from_float<T>(x);
-}
+struct Targets {
+  void* rows[GROUP_ROWS];  // element 0 of the head
+  Turn turns[GROUP_ROWS];
 
-template <class T, class Y>
+  __device__ Targets(const Step& step, const Pool& pool, const Rotary& rotary, const Item& item,
+                     void* q) {
+#pragma unroll
+    for (u32 r = 0; r < GROUP_ROWS; r++) {
+      rows[r] = nullptr;
+      turns[r] = {1, 0};
+      if (!item.inside || r >= item.group.rows) continue;
+      const u32 row = item.group.row + r, position = step.positions[row];
+      const bool query = item.head < rotary.heads;
+      const u32 kv_head = item.head - rotary.heads, half = !query && kv_head >= pool.kv_heads;
+      if (query) {
+        rows[r] = static_cast<Activation<T>*>(q) +
+                  (u64(row) * rotary.heads + item.head) * pool.head_dim;
+      } else {
+        const u32 page = step.page_indptr[step.sequences[row]] + position / PAGE_TOKENS;
+        rows[r] = page_head<T>(pool, step.page_indices[page], rotary.layer, half,
+                               kv_head - half * pool.kv_heads) +
+                  position % PAGE_TOKENS * pool.head_dim;
+      }
+      if (!half && item.first < pool.head_dim)
+        sincosf(__fmul_rn(float(position), rotary.inv_freq[item.first]), &turns[r].sine,
+                &turns[r].cosine);
+    }
+  }
+};
+
+template <class T, class Y, bool LORA>
 __device__ void rope_store_few(const Step& step, const Pool& pool, const Pending& qkv,
                                const Rotary& rotary, void* q) {
   release_successor();
-  const u32 dim = pool.head_dim, heads = rotary.heads + 2 * pool.kv_heads;
-  const u32 lanes = heads * (dim - rotary.pairs), parts = (lanes + THREADS - 1) / THREADS;
-  const u32 items = step.counts->groups * parts;
-  for (u32 item = blockIdx.x; item < items; item += gridDim.x) {
-    const Piece group = step.groups[item / parts];
-    const u32 index = item % parts * THREADS + threadIdx.x;
-    const Place place = place_of(index, pool, rotary);
-    const bool inside = index < lanes, pair = inside && place.first < dim;
-    const Lane<2> lane = {{pair ? place.head * dim + place.first : qkv.width,
-                           inside ? place.head * dim + place.second : qkv.width},
-                          group.row,
-                          group.rows};
-    if (item == blockIdx.x) {
-      prefetch_lane<T>(qkv, group.slot, lane);
-      wait_for_predecessor();
-    }
+  const u32 items = step.counts->groups * parts_of(pool, rotary);
+  for (u32 i = blockIdx.x; i < items; i += gridDim.x) {
+    const Item item = item_of(step, i, pool, rotary, qkv.width);
+    if (LORA) prefetch_lane<T>(qkv, item.group.slot, item.lane);
+    const Targets<T> to(step, pool, rotary, item, q);
+    if (i == blockIdx.x) wait_for_predecessor();
     float sums[2][GROUP_ROWS];
-    finish_lane<T, Y>(qkv, group.slot, lane, sums);
-    const float frequency = pair ? rotary.inv_freq[place.first] : 0;
+    finish_lane<T, Y, LORA>(qkv, item.group.slot, item.lane, sums);
 #pragma unroll
     for (u32 r = 0; r < GROUP_ROWS; r++) {
-      if (!inside || r >= group.rows) break;
-      float a = sums[0][r], b = sums[1][r];
-      if (pair && place.head < rotary.heads + pool.kv_heads) {
-        float sine, cosine;
-        sincosf(__fmul_rn(float(step.positions[group.row + r]), frequency), &sine, &cosine);
-        const float x = a, y = b;
-        a = x * cosine - y * sine;
-        b = y * cosine + x * sine;
+      if (!item.inside || r >= item.group.rows) break;
+      const float x = sums[0][r], y = sums[1][r];
+      const Turn by = to.turns[r];
+      const auto put = [&](u32 element, float value) {
+        using Query = Activation<T>;
+        if (item.head < rotary.heads)
+          static_cast<Query*>(to.rows[r])[element] = from_float<Query>(value);
+        else static_cast<T*>(to.rows[r])[element] = from_float<T>(value);
+      };
+      if (item.first < pool.head_dim) {
+        put(item.first, x * by.cosine - y * by.sine);
+        put(item.second, y * by.cosine + x * by.sine);
+      } else {
+        put(item.second, y);
       }
-      if (pair) store_element<T>(step, pool, rotary, group.row + r, place.head, place.first, a, q);
-      store_element<T>(step, pool, rotary, group.row + r, place.head, place.second, b, q);
     }
   }
   wait_for_predecessor();
@@ -188,8 +220,12 @@ __device__ void rope_store_few(const Step& step, const Pool& pool, const Pending
   extern "C" __global__ void __launch_bounds__(THREADS) rope_store_##T##_##Y(PARAMETERS) {     \
     rope_store<T, Y>(step, pool, qkv, rotary, q);                                              \
   }                                                                                            \
-  extern "C" __global__ void __launch_bounds__(THREADS, 6) rope_store_few_##T##_##Y(PARAMETERS) { \
-    rope_store_few<T, Y>(step, pool, qkv, rotary, q);                                          \
+  extern "C" __global__ void __launch_bounds__(THREADS, 5)                                     \
+      rope_store_few_##T##_##Y(PARAMETERS) {                                                   \
+    rope_store_few<T, Y, true>(step, pool, qkv, rotary, q);                                    \
+  }                                                                                            \
+  extern "C" __global__ void __launch_bounds__(THREADS) rope_store_base_##T##_##Y(PARAMETERS) { \
+    rope_store_few<T, Y, false>(step, pool, qkv, rotary, q);                                   \
   }
 using f32 = float;
 KERNEL(f32, f32)

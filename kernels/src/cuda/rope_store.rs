@@ -17,6 +17,8 @@ pub(super) const SOURCE: Source =
 const THREADS: u32 = 128;
 /// Blocks that a multiprocessor holds.
 const RESIDENT: u32 = 7;
+const RESIDENT_FEW: u32 = 5;
+const RESIDENT_BASE: u32 = 10;
 
 /// `Rotary` of `rope_store.cu`.
 #[derive(Clone, Copy)]
@@ -49,11 +51,17 @@ pub(super) fn rope_store(cx: &mut Context, layer: usize, qkv: Pending<'_, Cuda>,
         return;
     }
     let few = is_few(rows.bound);
-    let kernel = variant(cx, if few { "rope_store_few" } else { "rope_store" }, qkv.y.dtype);
+    let operation = match (few, view.has_delta()) {
+        (true, true) => "rope_store_few",
+        (true, false) => "rope_store_base",
+        (false, _) => "rope_store",
+    };
+    let kernel = variant(cx, operation, qkv.y.dtype);
     let all_heads = heads + 2 * kv_heads;
     let grid = if few {
         let parts = (all_heads * (head_dim - pairs)).div_ceil(THREADS);
-        Grid::flat(blocks_for(cx, cx.step.extent.groups * parts, RESIDENT), THREADS)
+        let resident = if view.has_delta() { RESIDENT_FEW } else { RESIDENT_BASE };
+        Grid::flat(blocks_for(cx, cx.step.extent.groups * parts, resident), THREADS)
     } else {
         let delta = if view.has_delta() { head_dim.next_multiple_of(32) + 8 } else { 0 };
         let shared = PIECE_ROWS * (delta + 2 * pairs) * 4;
