@@ -69,7 +69,7 @@ struct Sequence {
 impl Sequence {
     fn new(name: &str, adapter: Option<&Arc<AdapterImage>>, isa: Isa) -> Self {
         let checkpoint = Checkpoint::open(&golden("models").join(name)).unwrap();
-        let weights = checkpoint.load(Some(Dtype::F32), &mut |_, _| {}).unwrap();
+        let weights = checkpoint.weights(Some(Dtype::F32), |_, _| {}).unwrap();
         let backend = Cpu::new(isa, 2).unwrap();
         let limits = ModelLimits { rows: 64, logits: 64 };
         let mut model = Model::new(backend, &checkpoint.config, weights, limits).unwrap();

@@ -31,6 +31,7 @@ pub mod model;
 pub mod plugins;
 pub mod reload;
 pub mod serve;
+pub mod startup;
 pub mod template;
 pub mod tokenizer;
 pub mod watch;

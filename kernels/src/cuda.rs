@@ -26,18 +26,19 @@ mod shrink;
 mod step;
 mod tensor;
 mod tensor_map;
+mod upload;
 
 use std::sync::Arc;
 
 use crate::{
-    AdapterSlot, AttentionShape, Backend, Batch, BlobCache, DeviceError, Dtype, HostMatrix,
+    AdapterSlot, AttentionShape, Backend, Batch, BlobCache, DeviceError, Dtype, MatrixSource,
     Pending, ResidentAdapter, SampleRow, Sampled, Site,
 };
 use adapters::AdapterTable;
 use attention::Splits;
 use compiler::Source;
 use device::Device;
-pub use device::devices;
+pub use device::{devices, versions};
 use launch::{Grid, Parameters, launch};
 use memory::DeviceBuffer;
 use module::Modules;
@@ -46,6 +47,7 @@ pub use sample::Draw;
 use sample::Sampler;
 use step::Step;
 pub use tensor::{Matrix, Tensor, Vector};
+use upload::Upload;
 
 /// Every `.cu` file.
 pub const SOURCES: &[Source] = &[
@@ -98,6 +100,7 @@ impl Context {
 /// One NVIDIA GPU.
 pub struct Cuda {
     cx: Context,
+    upload: Upload,
 }
 
 impl Cuda {
@@ -108,8 +111,9 @@ impl Cuda {
         let (pool, step) = (Pool::empty(&device)?, Step::empty(&device)?);
         let (adapters, sampler) = (AdapterTable::empty(&device)?, Sampler::new(&device)?);
         let (library, splits) = (matmul::Library::open(&device)?, Splits::empty(&device)?);
+        let upload = Upload::new(&device);
         let cx = Context { device, modules, pool, step, adapters, library, sampler, splits };
-        Ok(Self { cx })
+        Ok(Self { cx, upload })
     }
 }
 
@@ -128,8 +132,8 @@ impl Backend for Cuda {
         true
     }
 
-    fn matrix(&mut self, host: HostMatrix) -> Result<Matrix, DeviceError> {
-        Matrix::new(&self.cx.device, &host)
+    fn matrix<S: MatrixSource>(&mut self, source: S) -> Result<Matrix, DeviceError> {
+        Matrix::new(&self.cx.device, &source, &mut self.upload)
     }
 
     fn vector(&mut self, host: &[f32]) -> Result<Vector, DeviceError> {
@@ -147,7 +151,13 @@ impl Backend for Cuda {
         tensor.values()
     }
 
+    fn spare_bytes(&self) -> usize {
+        self.cx.device.free_bytes() / 10 * 9
+    }
+
     fn reserve(&mut self, shape: &AttentionShape, slabs: usize) -> Result<(), DeviceError> {
+        // The weights are there.
+        self.upload = Upload::new(&self.cx.device);
         self.cx.pool = Pool::reserve(&self.cx.device, shape, slabs)?;
         self.cx.splits.reserve_for_pool(shape, slabs)
     }

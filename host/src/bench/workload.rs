@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use switchyard_kernels::{Dtype, PAGE_TOKENS};
+use switchyard_kernels::{Dtype, MatrixSource, PAGE_TOKENS};
 
 use super::{AdapterMode, BenchArgs, BenchError, measurement::Measurement, shape};
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
     device::DeviceOptions,
     engine::{EngineHandle, EngineLimits, NewSequence, Sampling},
     model::{AdapterId, AdapterImage, HostWeights, LoraWeights, ModelConfig},
+    startup::Startup,
 };
 
 /// Rows of the largest step: prompts beyond it are prefilled in chunks.
@@ -29,7 +30,20 @@ pub(super) struct Workload {
 
 impl Workload {
     pub(super) fn start(args: &BenchArgs) -> Result<Self, BenchError> {
-        let (config, weights) = weights(args)?;
+        let Some(config) = shape::named(&args.model) else {
+            let checkpoint = Checkpoint::open(Path::new(&args.model))?;
+            let weights = checkpoint.weights(args.dtype, |_, _| ())?;
+            return Self::with(args, checkpoint.config, weights);
+        };
+        let weights = HostWeights::random(&config, args.dtype.unwrap_or(Dtype::Bf16), 1);
+        Self::with(args, config, weights)
+    }
+
+    fn with<M: MatrixSource + 'static>(
+        args: &BenchArgs,
+        config: ModelConfig,
+        weights: HostWeights<M>,
+    ) -> Result<Self, BenchError> {
         let dtype = weights.dtype();
         let largest = args.batch.iter().copied().max().unwrap_or(1) as usize;
         let adapters = args.adapters.iter().map(|mode| mode.distinct(largest)).max().unwrap_or(0);
@@ -42,7 +56,9 @@ impl Workload {
             threads: args.threads,
             kernel_cache: None,
         };
-        let engine = options.start(config.clone(), weights, limits)?;
+        let startup = Startup::begin();
+        let engine = options.start(config.clone(), weights, limits, &startup)?;
+        eprintln!("{}: loaded in {startup}", args.model);
         Ok(Self { config, dtype, engine, adapters })
     }
 
@@ -111,17 +127,6 @@ impl Workload {
     }
 }
 
-/// Random weights for a named shape, else those of the checkpoint.
-fn weights(args: &BenchArgs) -> Result<(ModelConfig, HostWeights), BenchError> {
-    if let Some(config) = shape::named(&args.model) {
-        let weights = HostWeights::random(&config, args.dtype.unwrap_or(Dtype::Bf16), 1);
-        return Ok((config, weights));
-    }
-    let checkpoint = Checkpoint::open(Path::new(&args.model))?;
-    let weights = checkpoint.load(args.dtype, &mut |_, _| ())?;
-    Ok((checkpoint.config, weights))
-}
-
 fn pack(
     config: &ModelConfig,
     dtype: Dtype,
@@ -146,7 +151,7 @@ fn limits(
     let batch = args.batch.iter().copied().max().unwrap_or(1) as usize;
     let pages = (args.prompt as usize + args.output as usize).div_ceil(PAGE_TOKENS) + 1;
     let tiles: usize = adapters.iter().map(|image| image.map.slabs as usize).sum();
-    let pool_bytes = (batch * pages + tiles) * config.attention_shape(dtype).slab_bytes();
+    let pool_bytes = Some((batch * pages + tiles) * config.attention_shape(dtype).slab_bytes());
     let max_step_tokens = (batch * args.prompt as usize).clamp(batch, MAX_STEP_TOKENS.max(batch));
     EngineLimits { pool_bytes, max_running: batch, max_step_tokens, max_waiting: batch }
 }

@@ -1,23 +1,91 @@
 //! Random weights of any shape, for benchmarks and tests.
 //!
 //! Every element is `±[1, 2) * 2^e`: random sign and mantissa bits under a fixed exponent, four
-//! bf16 elements to a drawn word, so that billions of them take seconds.
+//! bf16 elements to a drawn word. A word is a function of the seed and its number, so that any
+//! piece of a matrix is drawn by itself: billions of elements take seconds and no memory.
 
 use fastrand::Rng;
-use switchyard_kernels::{Dtype, HostMatrix, Linear};
+use switchyard_kernels::{Dtype, HostMatrix, Linear, MatrixSource, SourceError};
 
 use super::{HostLayer, HostWeights, LoraLinear, LoraWeights, ModelConfig};
 
 /// Root mean square of `±[1, 2)`.
 const UNIT_RMS: f32 = 1.5275;
+/// Bytes drawn at a time.
+const WORD: usize = 8;
+/// Distance of two states of [`draw`], odd and without pattern.
+const STRIDE: u64 = 0x9e37_79b9_7f4a_7c15;
 
-impl HostWeights {
+/// A matrix that is drawn as it is read; the same seed gives the same matrix.
+pub struct RandomMatrix {
+    dtype: Dtype,
+    /// `[rows, cols]`
+    shape: [usize; 2],
+    /// Bits of a word that are drawn.
+    drawn: u64,
+    /// Exponents of a word.
+    fixed: u64,
+    seed: u64,
+}
+
+impl RandomMatrix {
+    /// Elements whose root mean square is within a factor of `sqrt(2)` of `rms`.
+    fn new(dtype: Dtype, shape: [usize; 2], rms: f32, rng: &mut Rng) -> Self {
+        let exponent = (rms / UNIT_RMS).log2().round() as i64;
+        let (drawn, fixed) = match dtype {
+            Dtype::F32 => (0x807f_ffff_807f_ffff, ((127 + exponent) as u64) << 23),
+            Dtype::F16 => (0x83ff_83ff_83ff_83ff, ((15 + exponent) as u64) << 10),
+            Dtype::Bf16 => (0x807f_807f_807f_807f, ((127 + exponent) as u64) << 7),
+        };
+        let fixed = fixed * if dtype.size() == 4 { 0x1_0000_0001 } else { 0x1_0001_0001_0001 };
+        Self { dtype, shape, drawn, fixed, seed: rng.u64(..) }
+    }
+
+    /// A product that keeps unit inputs at unit size.
+    fn linear(dtype: Dtype, shape: [usize; 2], rng: &mut Rng) -> Self {
+        Self::new(dtype, shape, 1.0 / (shape[1] as f32).sqrt(), rng)
+    }
+
+    fn in_memory(self) -> HostMatrix {
+        self.into_host().expect("drawing does not fail")
+    }
+}
+
+impl MatrixSource for RandomMatrix {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> [usize; 2] {
+        self.shape
+    }
+
+    fn read(&self, start: usize, out: &mut [u8]) -> Result<(), SourceError> {
+        assert!(start.is_multiple_of(WORD), "pieces start at words");
+        for (number, word) in (start / WORD..).zip(out.chunks_mut(WORD)) {
+            let bits = draw(self.seed, number as u64) & self.drawn | self.fixed;
+            word.copy_from_slice(&bits.to_le_bytes()[..word.len()]);
+        }
+        Ok(())
+    }
+}
+
+/// SplitMix64 at its `number`-th state.
+fn draw(seed: u64, number: u64) -> u64 {
+    let mut word = seed.wrapping_add(number.wrapping_mul(STRIDE));
+    word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ word >> 31
+}
+
+impl HostWeights<RandomMatrix> {
     /// Weights that keep activations near unit size; the same seed gives the same weights.
     pub fn random(config: &ModelConfig, dtype: Dtype, seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let embedding = matrix(dtype, (config.vocabulary, config.hidden), 1.0, &mut rng);
+        let vocabulary = [config.vocabulary, config.hidden];
+        let embedding = RandomMatrix::new(dtype, vocabulary, 1.0, &mut rng);
         let layers = (0..config.layers).map(|_| layer(config, dtype, &mut rng)).collect();
-        let head = linear(dtype, (config.vocabulary, config.hidden), &mut rng);
+        let head = RandomMatrix::linear(dtype, vocabulary, &mut rng);
         Self { embedding, layers, norm: norm(config.hidden, &mut rng), head: Some(head) }
     }
 }
@@ -28,8 +96,8 @@ impl LoraWeights {
         let mut rng = Rng::with_seed(seed);
         let mut lora = |layer, which| {
             let (out, input) = config.linear_shape(which);
-            let a = linear(dtype, (rank, input), &mut rng);
-            let b = linear(dtype, (out, rank), &mut rng);
+            let a = RandomMatrix::linear(dtype, [rank, input], &mut rng).in_memory();
+            let b = RandomMatrix::linear(dtype, [out, rank], &mut rng).in_memory();
             LoraLinear { layer, linear: which, scale: 2.0, a, b }
         };
         let mut linears = Vec::new();
@@ -40,19 +108,19 @@ impl LoraWeights {
     }
 }
 
-fn layer(config: &ModelConfig, dtype: Dtype, rng: &mut Rng) -> HostLayer {
+fn layer(config: &ModelConfig, dtype: Dtype, rng: &mut Rng) -> HostLayer<RandomMatrix> {
     let query = config.heads * config.head_dim;
     let qkv = query + 2 * config.kv_heads * config.head_dim;
     HostLayer {
         attention_norm: norm(config.hidden, rng),
-        qkv: linear(dtype, (qkv, config.hidden), rng),
+        qkv: RandomMatrix::linear(dtype, [qkv, config.hidden], rng),
         qkv_bias: None,
-        output: linear(dtype, (config.hidden, query), rng),
+        output: RandomMatrix::linear(dtype, [config.hidden, query], rng),
         output_bias: None,
         mlp_norm: norm(config.hidden, rng),
-        gate_up: linear(dtype, (2 * config.intermediate, config.hidden), rng),
+        gate_up: RandomMatrix::linear(dtype, [2 * config.intermediate, config.hidden], rng),
         gate_up_bias: None,
-        down: linear(dtype, (config.hidden, config.intermediate), rng),
+        down: RandomMatrix::linear(dtype, [config.hidden, config.intermediate], rng),
         down_bias: None,
     }
 }
@@ -61,37 +129,19 @@ fn norm(len: usize, rng: &mut Rng) -> Vec<f32> {
     (0..len).map(|_| 0.75 + rng.f32() / 2.0).collect()
 }
 
-/// A product that keeps unit inputs at unit size.
-fn linear(dtype: Dtype, shape: (usize, usize), rng: &mut Rng) -> HostMatrix {
-    matrix(dtype, shape, 1.0 / (shape.1 as f32).sqrt(), rng)
-}
-
-/// `shape` is `(rows, cols)`; the root mean square is within a factor of `sqrt(2)` of `rms`.
-fn matrix(dtype: Dtype, shape: (usize, usize), rms: f32, rng: &mut Rng) -> HostMatrix {
-    let exponent = (rms / UNIT_RMS).log2().round() as i64;
-    let (drawn, fixed) = match dtype {
-        Dtype::F32 => (0x807f_ffff_807f_ffff, ((127 + exponent) as u64) << 23),
-        Dtype::F16 => (0x83ff_83ff_83ff_83ff, ((15 + exponent) as u64) << 10),
-        Dtype::Bf16 => (0x807f_807f_807f_807f, ((127 + exponent) as u64) << 7),
-    };
-    let fixed = fixed * if dtype.size() == 4 { 0x1_0000_0001 } else { 0x1_0001_0001_0001 };
-    let mut matrix = HostMatrix::zeroed(dtype, shape.0, shape.1);
-    for word in matrix.data.bytes_mut().chunks_mut(8) {
-        let bits = rng.u64(..) & drawn | fixed;
-        word.copy_from_slice(&bits.to_le_bytes()[..word.len()]);
-    }
-    matrix
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::tests::elements;
 
+    fn matrix(dtype: Dtype, shape: [usize; 2], rms: f32, seed: u64) -> RandomMatrix {
+        RandomMatrix::new(dtype, shape, rms, &mut Rng::with_seed(seed))
+    }
+
     #[test]
     fn elements_have_the_asked_size_and_no_bias() {
         for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
-            let drawn = elements(&matrix(dtype, (33, 101), 0.02, &mut Rng::with_seed(1)));
+            let drawn = elements(&matrix(dtype, [33, 101], 0.02, 1).in_memory());
             let n = drawn.len() as f32;
             let mean = drawn.iter().sum::<f32>() / n;
             let rms = (drawn.iter().map(|x| x * x).sum::<f32>() / n).sqrt();
@@ -102,10 +152,20 @@ mod tests {
 
     #[test]
     fn seeds_repeat_and_differ() {
-        let bytes = |seed| {
-            matrix(Dtype::Bf16, (8, 8), 1.0, &mut Rng::with_seed(seed)).data.bytes().to_vec()
-        };
+        let bytes = |seed| matrix(Dtype::Bf16, [8, 8], 1.0, seed).in_memory().data.bytes().to_vec();
         assert_eq!(bytes(7), bytes(7));
         assert_ne!(bytes(7), bytes(8));
+    }
+
+    #[test]
+    fn pieces_are_parts_of_the_whole() {
+        let matrix = matrix(Dtype::Bf16, [9, 13], 1.0, 3);
+        let mut pieces = Vec::new();
+        for len in [8, 64, 16, 146] {
+            let mut piece = vec![0; len];
+            matrix.read(pieces.len(), &mut piece).unwrap();
+            pieces.extend(piece);
+        }
+        assert!(matrix.in_memory().data.bytes() == pieces);
     }
 }

@@ -28,9 +28,9 @@ pub fn compile(source: Source, arch: &str, cache: &dyn BlobCache) -> Result<Vec<
     // SAFETY: looks a library up by name.
     if !unsafe { sys::is_culib_present() } {
         return Err(DeviceError::Unavailable(
-            "NVRTC, the run-time compiler of CUDA, was not found (libnvrtc.so): install the CUDA \
-             toolkit, or `pip install nvidia-cuda-nvrtc` and put its `lib` folder on \
-             LD_LIBRARY_PATH"
+            "NVRTC, the run-time compiler of CUDA, was not found (libnvrtc.so): `apt-get install \
+             cuda-libraries-13-0` from NVIDIA's repository installs it; so does `pip install \
+             nvidia-cuda-nvrtc` with its `lib` folder on LD_LIBRARY_PATH"
                 .to_owned(),
         ));
     }
@@ -119,5 +119,5 @@ impl Drop for Program {
 }
 
 fn failed(source: Source, why: &str) -> DeviceError {
-    DeviceError::Unavailable(format!("compiling {}.cu failed:\n{why}", source.name))
+    DeviceError::Kernel(format!("compiling {}.cu failed:\n{why}", source.name))
 }

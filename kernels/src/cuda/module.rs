@@ -35,7 +35,7 @@ impl Modules {
         for (source, cubin) in sources.iter().zip(compiled) {
             let module = device.context.load_module(Ptx::from_binary(cubin?));
             let module = module.map_err(|error| {
-                DeviceError::Unavailable(format!("loading {}.cu: {error}", source.name))
+                DeviceError::Kernel(format!("loading {}.cu: {error}", source.name))
             })?;
             modules.insert(source.name, module);
         }
