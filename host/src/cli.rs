@@ -35,7 +35,9 @@ pub fn run(cache_home: Option<PathBuf>) -> ExitCode {
             let (given, request) = args.split(cache_home);
             compare::run(&given, &request).map(|table| println!("{table}")).map_err(refused)
         }
-        Command::Bench(args) => bench::run(args).map_err(|error| failed(&error)),
+        Command::Bench(args) => {
+            bench::run(&args, &mut io::stdout()).map_err(|error| failed(&error))
+        }
         Command::Plugin(PluginCommand::Build(args)) => build(&args),
     };
     outcome.err().unwrap_or(ExitCode::SUCCESS)

@@ -9,17 +9,20 @@
 mod activate;
 mod adapters;
 mod attention;
+mod bandwidth;
 pub mod compiler;
 mod device;
 mod embed;
 mod expand;
 mod gather;
+mod graph;
 mod launch;
 mod matmul;
 mod memory;
 mod module;
 mod norm;
 mod pool;
+mod replay;
 mod rope_store;
 mod sample;
 mod shrink;
@@ -36,15 +39,18 @@ use crate::{
 };
 use adapters::AdapterTable;
 use attention::Splits;
+pub use bandwidth::copy_bandwidth;
 use compiler::Source;
 use device::Device;
 pub use device::{devices, versions};
-use launch::{Grid, Parameters, launch};
+use launch::{Grid, Launch, Parameters};
 use memory::DeviceBuffer;
 use module::Modules;
 use pool::Pool;
+pub use replay::ReplayCounts;
 pub use sample::Draw;
 use sample::Sampler;
+use shrink::Meeting;
 use step::Step;
 pub use tensor::{Matrix, Tensor, Vector};
 use upload::Upload;
@@ -75,17 +81,24 @@ struct Context {
     library: matmul::Library,
     sampler: Sampler,
     splits: Splits,
+    meeting: Meeting,
+    /// Where the activations lie that the latest launch multiplied, if it lets its successor start
+    /// only once they are there.
+    multiplied: Option<u64>,
 }
 
 impl Context {
     /// Queues a kernel.
     ///
     /// # Safety
-    /// As [`launch`].
+    /// As [`Launch::new`]: addresses are good as long as their buffers live, as freeing one queues
+    /// what is held first.
     unsafe fn launch(&mut self, kernel: (&str, &str), grid: Grid, parameters: Parameters) {
         let function = self.modules.function(kernel.0, kernel.1, grid.shared);
-        // SAFETY: the caller answers for it.
-        unsafe { launch(&self.device.stream, function, grid, parameters) };
+        // SAFETY: modules live as long as the context; the caller answers for the rest.
+        let launch = unsafe { Launch::new(function, grid, parameters) };
+        self.device.launch(launch);
+        self.multiplied = None;
     }
 
     /// Element type of activations that feed a product: bf16 beside bf16 weights, else f32.
@@ -112,8 +125,25 @@ impl Cuda {
         let (adapters, sampler) = (AdapterTable::empty(&device)?, Sampler::new(&device)?);
         let (library, splits) = (matmul::Library::open(&device)?, Splits::empty(&device)?);
         let upload = Upload::new(&device);
-        let cx = Context { device, modules, pool, step, adapters, library, sampler, splits };
+        let (meeting, multiplied) = (Meeting::empty(&device)?, None);
+        let cx = Context {
+            device,
+            modules,
+            pool,
+            step,
+            adapters,
+            library,
+            sampler,
+            splits,
+            meeting,
+            multiplied,
+        };
         Ok(Self { cx, upload })
+    }
+
+    /// How steps were launched so far.
+    pub fn replay_counts(&self) -> ReplayCounts {
+        self.cx.device.replay_counts()
     }
 }
 

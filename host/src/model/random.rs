@@ -4,10 +4,14 @@
 //! bf16 elements to a drawn word. A word is a function of the seed and its number, so that any
 //! piece of a matrix is drawn by itself: billions of elements take seconds and no memory.
 
+use std::sync::{Arc, atomic::AtomicBool};
+
 use fastrand::Rng;
 use switchyard_kernels::{Dtype, HostMatrix, Linear, MatrixSource, SourceError};
 
-use super::{HostLayer, HostWeights, LoraLinear, LoraWeights, ModelConfig};
+use super::{
+    AdapterId, AdapterImage, HostLayer, HostWeights, LoraLinear, LoraWeights, ModelConfig,
+};
 
 /// Root mean square of `±[1, 2)`.
 const UNIT_RMS: f32 = 1.5275;
@@ -15,6 +19,9 @@ const UNIT_RMS: f32 = 1.5275;
 const WORD: usize = 8;
 /// Distance of two states of [`draw`], odd and without pattern.
 const STRIDE: u64 = 0x9e37_79b9_7f4a_7c15;
+/// Elements of `A` and `B` alike where a whole image is drawn: about that of an `A` with 4096
+/// inputs, with which a delta stays below its base product.
+const TWIN_RMS: f32 = 1.0 / 64.0;
 
 /// A matrix that is drawn as it is read; the same seed gives the same matrix.
 pub struct RandomMatrix {
@@ -108,6 +115,20 @@ impl LoraWeights {
     }
 }
 
+impl AdapterImage {
+    /// Another adapter of the same geometry, all its bytes drawn anew: the same `id` gives the same
+    /// bytes. `resident` is what its name in a catalogue would hold.
+    pub fn twin(&self, id: AdapterId, resident: Arc<AtomicBool>) -> Self {
+        let (slabs, dtype) = (self.map.slabs, self.map.dtype);
+        let mut bytes = Self::room(slabs, self.bytes.len() / slabs.max(1) as usize);
+        let seed = id.0.first_chunk().map_or(0, |head| u64::from_le_bytes(*head));
+        let shape = [1, bytes.len() / dtype.size()];
+        let drawn = RandomMatrix::new(dtype, shape, TWIN_RMS, &mut Rng::with_seed(seed));
+        drawn.read(0, bytes.bytes_mut()).expect("drawing does not fail");
+        Self { id, rank: self.rank, map: self.map.clone(), bytes, resident }
+    }
+}
+
 fn layer(config: &ModelConfig, dtype: Dtype, rng: &mut Rng) -> HostLayer<RandomMatrix> {
     let query = config.heads * config.head_dim;
     let qkv = query + 2 * config.kv_heads * config.head_dim;
@@ -132,7 +153,7 @@ fn norm(len: usize, rng: &mut Rng) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::tests::elements;
+    use crate::model::tests::{elements, tiny};
 
     fn matrix(dtype: Dtype, shape: [usize; 2], rms: f32, seed: u64) -> RandomMatrix {
         RandomMatrix::new(dtype, shape, rms, &mut Rng::with_seed(seed))
@@ -167,5 +188,31 @@ mod tests {
             pieces.extend(piece);
         }
         assert!(matrix.in_memory().data.bytes() == pieces);
+    }
+
+    #[test]
+    fn matrices_differ_and_repeat() {
+        let drawn = || HostWeights::random(&tiny(), Dtype::Bf16, 3).into_host().unwrap();
+        let (first, second) = (drawn(), drawn());
+        let all = |weights: &HostWeights| -> Vec<Vec<u8>> {
+            weights.layers.iter().map(|layer| layer.qkv.data.bytes().to_vec()).collect()
+        };
+        assert_eq!(all(&first), all(&second));
+        assert_ne!(all(&first)[0], all(&first)[1]);
+        let head = first.head.expect("drawn");
+        assert_ne!(head.data.bytes()[..64], first.embedding.data.bytes()[..64]);
+    }
+
+    #[test]
+    fn twins_share_geometry_and_nothing_else() {
+        let config = tiny();
+        let slab_bytes = config.attention_shape(Dtype::Bf16).slab_bytes();
+        let weights = LoraWeights::random(&config, Dtype::Bf16, 8, 1);
+        let image = weights.pack(&config, slab_bytes, AdapterId([0; 32])).expect("it fits");
+        let twin = |byte| image.twin(AdapterId([byte; 32]), Arc::default());
+        assert_eq!(twin(1).bytes.bytes(), twin(1).bytes.bytes());
+        assert_ne!(twin(1).bytes.bytes(), twin(2).bytes.bytes());
+        assert_eq!(twin(1).bytes.len(), image.bytes.len());
+        assert!(Arc::ptr_eq(&twin(1).map, &image.map));
     }
 }

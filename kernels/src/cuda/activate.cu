@@ -1,6 +1,6 @@
-// out = silu(gate) * up of a finished product [rows, 2 * intermediate]: gate, then up. A block
-// takes the rows of one piece and OUTPUTS columns of out after each other, so that the adapter's
-// part is read once for all rows of the piece. T: elements of tiles and KV; Y: of the product.
+// out = silu(gate) * up of a finished product [rows, 2 * intermediate]: gate, then up. An item is
+// the rows of one piece and OUTPUTS columns of out, so that the adapter's part is read once for all
+// rows of the piece; blocks take items in turn. T: elements of tiles and KV; Y: of the product.
 #include "expand.cuh"
 
 constexpr u32 THREADS = 128;
@@ -48,14 +48,12 @@ __device__ void activate(const Step& step, const Pending& pending, void* out) {
   __shared__ alignas(32) float delta[PIECE_ROWS * STRIDE];
   release_successor();
   wait_for_predecessor();
-  // Read side by side: the image has room for as many pieces as the grid.
-  const u32 pieces = step.counts->pieces;
-  const Piece piece = step.pieces[blockIdx.x];
-  if (blockIdx.x >= pieces) return;
-  const u32 intermediate = pending.width / 2;
-  const bool lora = has_delta(pending, piece);
-  for (u32 first = blockIdx.y * OUTPUTS; first < intermediate; first += gridDim.y * OUTPUTS) {
-    const u32 outputs = least(OUTPUTS, intermediate - first);
+  const u32 intermediate = pending.width / 2, parts = (intermediate + OUTPUTS - 1) / OUTPUTS;
+  const u32 items = step.counts->pieces * parts;
+  for (u32 item = blockIdx.x; item < items; item += gridDim.x) {
+    const Piece piece = step.pieces[item / parts];
+    const u32 first = item % parts * OUTPUTS, outputs = least(OUTPUTS, intermediate - first);
+    const bool lora = has_delta(pending, piece);
     if (lora) {
       expand_range<T>(pending, piece, first, outputs, delta);
       __syncthreads();
@@ -68,22 +66,50 @@ __device__ void activate(const Step& step, const Pending& pending, void* out) {
   }
 }
 
-#define KERNEL extern "C" __global__ void __launch_bounds__(THREADS)
-KERNEL activate_f32_f32(Step step, Pending gate_up, void* out) {
-  activate<float, float>(step, gate_up, out);
+// As `activate` for few rows: a thread has a column, of gate and of up.
+template <class T, class Y>
+__device__ void activate_few(const Step& step, const Pending& pending, void* any_out) {
+  release_successor();
+  using Out = Activation<T>;
+  constexpr u32 ROWS = 2;
+  const u32 intermediate = pending.width / 2, parts = (intermediate + THREADS - 1) / THREADS;
+  const u32 items = step.counts->pieces * parts;
+  for (u32 item = blockIdx.x; item < items; item += gridDim.x) {
+    const Piece piece = step.pieces[item / parts];
+    const u32 column = item % parts * THREADS + threadIdx.x;
+    const bool inside = column < intermediate;
+    Lane<2> lane = {{column, intermediate + column}, piece.row, piece.rows};
+    if (!inside) lane.columns[0] = lane.columns[1] = pending.width;
+    if (item == blockIdx.x) {
+      prefetch_lane<T>(pending, piece.slot, lane);
+      wait_for_predecessor();
+    }
+    for (u32 row = 0; row < piece.rows; row += ROWS, lane.row += ROWS, lane.rows -= ROWS) {
+      float sums[2][ROWS];
+      finish_lane<T, Y>(pending, piece.slot, lane, sums);
+      Out* out = static_cast<Out*>(any_out) + u64(lane.row) * intermediate + column;
+#pragma unroll
+      for (u32 r = 0; r < ROWS; r++)
+        if (inside && row + r < piece.rows)
+          out[u64(r) * intermediate] = from_float<Out>(silu(sums[0][r]) * sums[1][r]);
+    }
+  }
+  wait_for_predecessor();
 }
-KERNEL activate_f32_bf16(Step step, Pending gate_up, void* out) {
-  activate<float, bf16>(step, gate_up, out);
-}
-KERNEL activate_f16_f32(Step step, Pending gate_up, void* out) {
-  activate<f16, float>(step, gate_up, out);
-}
-KERNEL activate_f16_bf16(Step step, Pending gate_up, void* out) {
-  activate<f16, bf16>(step, gate_up, out);
-}
-KERNEL activate_bf16_f32(Step step, Pending gate_up, void* out) {
-  activate<bf16, float>(step, gate_up, out);
-}
-KERNEL activate_bf16_bf16(Step step, Pending gate_up, void* out) {
-  activate<bf16, bf16>(step, gate_up, out);
-}
+
+#define KERNEL(T, Y)                                                                \
+  extern "C" __global__ void __launch_bounds__(THREADS)                             \
+      activate_##T##_##Y(Step step, Pending gate_up, void* out) {                   \
+    activate<T, Y>(step, gate_up, out);                                             \
+  }                                                                                 \
+  extern "C" __global__ void __launch_bounds__(THREADS, 8)                          \
+      activate_few_##T##_##Y(Step step, Pending gate_up, void* out) {               \
+    activate_few<T, Y>(step, gate_up, out);                                         \
+  }
+using f32 = float;
+KERNEL(f32, f32)
+KERNEL(f32, bf16)
+KERNEL(f16, f32)
+KERNEL(f16, bf16)
+KERNEL(bf16, f32)
+KERNEL(bf16, bf16)

@@ -3,32 +3,35 @@
 use super::{
     Context, Cuda, Tensor,
     compiler::Source,
-    expand::{PendingView, blocks_of_piece, variant},
+    expand::{PendingView, blocks_for, variant},
     launch::{Grid, Parameters},
+    matmul::is_few,
 };
 use crate::Pending;
 
 pub(super) const SOURCE: Source = Source { name: "activate", text: include_str!("activate.cu") };
 
-/// As in `activate.cu`.
+/// As in `activate.cu`; a thread has a column where rows are few.
 const THREADS: u32 = 128;
 const OUTPUTS: u32 = 128;
 /// Blocks that a multiprocessor holds.
 const RESIDENT: u32 = 5;
+const RESIDENT_FEW: u32 = 8;
 
 /// `out = silu(gate) * up`: `gate_up` `[rows, 2 * intermediate]`, `out` `[rows, intermediate]`.
 pub(super) fn activate(cx: &mut Context, gate_up: Pending<'_, Cuda>, out: &mut Tensor) {
     assert_eq!(gate_up.y.cols, 2 * out.cols, "gate, then up");
-    let rows = cx.step.extent.rows;
+    let rows = cx.step.rows();
     let view = PendingView::new(cx, &gate_up);
-    out.become_rows(rows as usize, cx.activation());
-    if rows == 0 {
+    out.become_rows(rows, cx.activation());
+    if rows.bound == 0 {
         return;
     }
-    let kernel = variant(cx, "activate", gate_up.y.dtype);
-    let shares = blocks_of_piece(cx, (out.cols as u32).div_ceil(OUTPUTS), RESIDENT);
-    let blocks = [cx.step.extent.pieces, shares, 1];
-    let grid = Grid { blocks, threads: THREADS, shared: 0, cluster: 1 };
+    let few = is_few(rows.bound);
+    let kernel = variant(cx, if few { "activate_few" } else { "activate" }, gate_up.y.dtype);
+    let resident = if few { RESIDENT_FEW } else { RESIDENT };
+    let blocks = blocks_for(cx, (out.cols as u32).div_ceil(OUTPUTS), resident);
+    let grid = Grid::flat(blocks, THREADS);
     let parameters = Parameters::default().with(cx.step.view()).with(view).with(out.data.address());
     // SAFETY: the parameters of `activate.cu`; `view` answers for the product, and `out` has half
     // its width.

@@ -24,8 +24,17 @@ pub(super) struct AdapterTable {
     tiles_max: usize,
     /// `[slots]` what each slot holds, to write again when the tables grow.
     bound: Vec<Option<ResidentAdapter>>,
-    /// `[slots, layers, 4]` columns of a row of `shrink`.
-    ranks: Vec<u32>,
+    /// `[layers, 4]`
+    most: Vec<ShrinkSize>,
+}
+
+/// What `shrink` has to do with a row at a site.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ShrinkSize {
+    /// Columns of its result.
+    pub(super) ranks: usize,
+    /// Chunks of ranks.
+    pub(super) chunks: u32,
 }
 
 /// `Adapters` of `prelude.cuh`.
@@ -35,6 +44,12 @@ pub(super) struct AdaptersView {
     sites: u64,
     tiles: u64,
     layers: u32,
+    padding: u32,
+}
+
+impl AdaptersView {
+    /// Of kernels that look at no adapter, whatever is bound.
+    pub(super) const NONE: Self = Self { sites: 0, tiles: 0, layers: 0, padding: 0 };
 }
 
 // SAFETY: the layout of `Adapters` in `prelude.cuh`.
@@ -50,7 +65,7 @@ impl AdapterTable {
             layers: 0,
             tiles_max: 0,
             bound: Vec::new(),
-            ranks: Vec::new(),
+            most: Vec::new(),
         })
     }
 
@@ -60,14 +75,13 @@ impl AdapterTable {
             sites: self.sites.address(),
             tiles: self.tiles.address(),
             layers: self.layers as u32,
+            padding: 0,
         }
     }
 
-    /// Columns that a row of `shrink` may take: the most of any slot.
-    pub(super) fn ranks_max(&self, layer: usize, site: Site) -> usize {
-        let rows = self.ranks.chunks(self.layers.max(1) * SITES.len());
-        let ranks = rows.map(|row| row[layer * SITES.len() + site as usize]);
-        ranks.max().unwrap_or(0) as usize
+    /// The most that any adapter bound so far takes of `shrink`.
+    pub(super) fn most(&self, layer: usize, site: Site) -> ShrinkSize {
+        self.most.get(layer * SITES.len() + site as usize).copied().unwrap_or_default()
     }
 
     /// Makes an adapter usable as `slot`.
@@ -100,7 +114,7 @@ impl AdapterTable {
         };
         self.sites = buffer(self.slots * layers * SITES.len() * SITE_BYTES);
         self.tiles = buffer(self.slots * self.tiles_max * TILE_BYTES);
-        self.ranks.resize(self.slots * layers * SITES.len(), 0);
+        self.most.resize(layers * SITES.len(), ShrinkSize::default());
     }
 
     fn write(&mut self, pool: &Pool, slot: usize) {
@@ -115,9 +129,12 @@ impl AdapterTable {
                 let b = first + tiles.len() / TILE_BYTES;
                 linears.iter().for_each(|l| l.append_b(pool, adapter, &mut tiles));
                 let end = first + tiles.len() / TILE_BYTES;
-                let ranks = adapter.map.site_ranks(layer, site) as u32;
-                self.ranks[(slot * self.layers + layer) * SITES.len() + index] = ranks;
-                for word in [a, b - a, b, end - b, ranks as usize] {
+                let ranks = adapter.map.site_ranks(layer, site);
+                let chunks = |l: &Placed| l.tiles.padded_rank.div_ceil(RANK_CHUNK as u32);
+                let most = &mut self.most[layer * SITES.len() + index];
+                most.ranks = most.ranks.max(ranks);
+                most.chunks = most.chunks.max(linears.iter().map(chunks).sum());
+                for word in [a, b - a, b, end - b, ranks] {
                     sites.extend((word as u32).to_le_bytes());
                 }
             }

@@ -33,15 +33,15 @@ const DECODE_BLOCKS: u32 = 16;
 /// `q`, `out` `[rows, heads * head_dim]`.
 pub(super) fn attention(cx: &mut Context, layer: usize, q: &Tensor, out: &mut Tensor) {
     let AttentionShape { layers, heads, kv_heads, head_dim, dtype, .. } = *cx.pool.shape();
-    let rows = cx.step.extent.rows as usize;
+    let rows = cx.step.rows();
     assert!(layer < layers, "a layer of the pool");
     assert_eq!(heads % kv_heads, 0, "query heads share key-value heads evenly");
     assert!((1..=HEAD_DIM_MAX).contains(&head_dim), "heads of up to {HEAD_DIM_MAX} elements");
     assert_eq!((q.cols, out.cols), (heads * head_dim, heads * head_dim), "the queries' width");
-    assert!(q.rows <= rows, "rows of the step");
+    assert_eq!(q.rows.live, rows.live, "rows of the step");
     assert_eq!(q.dtype, cx.activation(), "queries are what `rope_store` writes");
-    out.become_rows(q.rows, q.dtype);
-    if q.rows == 0 {
+    out.become_rows(rows, q.dtype);
+    if rows.bound == 0 {
         return;
     }
     let Some(width) = Width::of(cx.pool.shape()) else {
@@ -50,7 +50,7 @@ pub(super) fn attention(cx: &mut Context, layer: usize, q: &Tensor, out: &mut Te
             Dtype::F16 => "attention_plain_f16",
             Dtype::Bf16 => "attention_plain_bf16",
         };
-        let grid = Grid { blocks: [rows as u32, heads as u32, 1], ..Grid::flat(1, THREADS) };
+        let grid = Grid { blocks: [rows.bound as u32, heads as u32, 1], ..Grid::flat(1, THREADS) };
         let parameters = parameters(cx, layer, q, out);
         // SAFETY: the kernel's parameters; `q` and `out` hold `rows` rows of `heads * head_dim` of
         // the type it is named after, and pages that the step names are slabs of the pool.

@@ -1,6 +1,9 @@
 //! A GPU: its context, its stream and what it can do.
 
-use std::{fmt::Display, sync::Arc};
+use std::{
+    fmt::Display,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use cudarc::{
     cublaslt,
@@ -8,6 +11,11 @@ use cudarc::{
     nvrtc,
 };
 
+use super::{
+    launch::Launch,
+    replay::{Replay, ReplayCounts},
+    step::Class,
+};
 use crate::DeviceError;
 
 /// Oldest compute capability: bf16 on tensor cores and asynchronous copies.
@@ -17,7 +25,8 @@ const CAPABILITY_MIN: (i32, i32) = (8, 0);
 pub(super) struct Device {
     pub(super) context: Arc<CudaContext>,
     /// Every kernel and every ordered copy runs here.
-    pub(super) stream: Arc<CudaStream>,
+    stream: Arc<CudaStream>,
+    replay: Mutex<Replay>,
     /// As the driver calls it: "NVIDIA H200".
     pub(super) name: String,
     /// Target of the compiler: "sm_90a".
@@ -51,7 +60,8 @@ impl Device {
                 number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
             let capability = context.compute_capability()?;
             let (name, arch) = (context.name()?, target(capability));
-            Ok((capability, Self { context, stream, name, arch, processors, shared_max }))
+            let replay = Mutex::default();
+            Ok((capability, Self { context, stream, replay, name, arch, processors, shared_max }))
         };
         let opened = open();
         let (capability, device) =
@@ -68,6 +78,32 @@ impl Device {
     /// Memory that nobody has taken.
     pub(super) fn free_bytes(&self) -> usize {
         self.context.mem_get_info().map_or(0, |(free, _)| free)
+    }
+
+    /// The stream, for whatever comes after all launches so far.
+    pub(super) fn stream(&self) -> &Arc<CudaStream> {
+        self.replay().flush(&self.context, self.stream.cu_stream());
+        &self.stream
+    }
+
+    /// Begins a step of that class: its launches may wait until something else wants the stream.
+    pub(super) fn hold(&self, class: Option<Class>) {
+        self.stream();
+        self.replay().hold(class);
+    }
+
+    /// Queues a kernel.
+    pub(super) fn launch(&self, launch: Launch) {
+        self.replay().launch(launch, self.stream.cu_stream());
+    }
+
+    /// How steps were launched so far.
+    pub(super) fn replay_counts(&self) -> ReplayCounts {
+        self.replay().counts()
+    }
+
+    fn replay(&self) -> MutexGuard<'_, Replay> {
+        self.replay.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The error of an allocation that the device refused.

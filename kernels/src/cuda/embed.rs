@@ -13,9 +13,9 @@ pub(super) const SOURCE: Source = Source { name: "embed", text: include_str!("em
 /// Tokens are below `vocabulary`.
 pub(super) fn embed(cx: &mut Context, table: &Matrix, out: &mut Tensor) {
     assert_eq!(table.cols, out.cols, "the embedding's width is the hidden width");
-    let rows = cx.step.extent.rows;
-    out.become_rows(rows as usize, Dtype::F32);
-    if rows == 0 {
+    let rows = cx.step.rows();
+    out.become_rows(rows, Dtype::F32);
+    if rows.bound == 0 {
         return;
     }
     let kernel = format!("embed_{}", table.dtype.name());
@@ -27,5 +27,5 @@ pub(super) fn embed(cx: &mut Context, table: &Matrix, out: &mut Tensor) {
         .with(table.cols as u32);
     // SAFETY: the parameters of `embed.cu`; table and `out` have the shapes asserted above, and
     // every token has a row of the table; drawn ones were written by the latest draw.
-    unsafe { cx.launch(("embed", &kernel), Grid::flat(rows, 256), parameters) };
+    unsafe { cx.launch(("embed", &kernel), Grid::flat(rows.bound as u32, 256), parameters) };
 }

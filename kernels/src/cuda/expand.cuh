@@ -1,6 +1,7 @@
-// The rest of a product: what `Pending` of pending.rs leaves to the kernel that reads `y` next. The
-// delta of a LoRA product, delta[row][n] = sum over ranks of s[row][rank] B[n][rank], is made in
-// shared memory by one warp per few columns; then `finish` adds up y + bias + delta.
+// The rest of a product: what `Pending` of pending.rs leaves to the kernel that reads `y` next, y +
+// bias + delta with delta[row][n] = sum over ranks of s[row][rank] B[n][rank]. Where rows are few,
+// as in decoding, every lane has columns of its own (`finish_lane`). Where they are many, one warp
+// makes the delta of a few columns in shared memory (`expand`) and `finish` adds it.
 #pragma once
 #include "prelude.cuh"
 
@@ -207,7 +208,7 @@ __device__ inline void expand_plain(const Pending& pending, const Piece& piece, 
   });
 }
 
-// ----
+// ---- many rows: through shared memory
 
 // Whether rows of the piece have a delta.
 __device__ inline bool has_delta(const Pending& pending, const Piece& piece) {
@@ -224,4 +225,94 @@ __device__ inline void expand(const Pending& pending, const Piece& piece, u32 fi
   if constexpr (same<T, bf16>)
     expand_tensor<COLUMNS>(pending, piece, first, columns, delta, stride);
   else expand_plain<T>(pending, piece, first, columns, delta, stride);
+}
+
+// ---- few rows: a lane has columns of its own
+
+// Columns of a lane, and of `ROWS` rows from `row` on, of which the piece has `rows`.
+template <u32 COLUMNS>
+struct Lane {
+  u32 columns[COLUMNS];  // of the site; beyond its width where the lane has none
+  u32 row, rows;
+};
+
+// Adds s B to `sums` for the ranks of one tile: in their order, so that the order of a sum is a
+// function of the column and the adapter.
+template <class T, u32 RANKS, u32 ROWS, u32 COLUMNS>
+__device__ inline void add_tile(const Tile& tile, const float* s, u32 stride,
+                                const Lane<COLUMNS>& lane, float (&sums)[COLUMNS][ROWS]) {
+  constexpr u32 PART = 16 / sizeof(T);
+  Pack<T, PART> b[COLUMNS][RANKS / PART];
+#pragma unroll
+  for (u32 c = 0; c < COLUMNS; c++) {
+    const u32 index = lane.columns[c] - tile.start;  // wraps before the tile's start
+    const T* from = static_cast<const T*>(tile.data) + u64(index) * RANKS;
+#pragma unroll
+    for (u32 i = 0; i < RANKS / PART; i++)
+      reinterpret_cast<uint4&>(b[c][i]) =
+          index < tile.length ? load_stream(from + i * PART) : make_uint4(0, 0, 0, 0);
+  }
+#pragma unroll
+  for (u32 r = 0; r < ROWS; r++) {
+    if (r >= lane.rows) break;
+    const float* ranks = s + u64(lane.row + r) * stride + tile.column;
+#pragma unroll
+    for (u32 i = 0; i < RANKS; i += 4) {
+      const Pack<float, 4> four = *reinterpret_cast<const Pack<float, 4>*>(ranks + i);
+#pragma unroll
+      for (u32 j = 0; j < 4; j++)
+#pragma unroll
+        for (u32 c = 0; c < COLUMNS; c++)
+          sums[c][r] += four.at[j] * to_float(b[c][(i + j) / PART].at[(i + j) % PART]);
+    }
+  }
+}
+
+// Brings the weights of a lane's columns near, which no kernel of a step writes.
+template <class T, u32 COLUMNS>
+__device__ inline void prefetch_lane(const Pending& pending, u32 slot, const Lane<COLUMNS>& lane) {
+  if (!pending.shrunk || slot == NO_ADAPTER) return;
+  const SiteTiles site = site_tiles(pending.adapters, slot, pending.layer, pending.site);
+  for (u32 i = 0; i < site.b_count; i++) {
+    const Tile tile = pending.adapters.tiles[site.b + i];
+#pragma unroll
+    for (u32 c = 0; c < COLUMNS; c++) {
+      const u32 index = lane.columns[c] - tile.start;
+      const T* from = static_cast<const T*>(tile.data) + u64(index) * tile.ranks;
+      if (index < tile.length) asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
+    }
+  }
+}
+
+// y + bias + delta of a lane's columns and rows. `slot`: of the rows' adapter, or NO_ADAPTER.
+template <class T, class Y, u32 ROWS, u32 COLUMNS>
+__device__ inline void finish_lane(const Pending& pending, u32 slot, const Lane<COLUMNS>& lane,
+                                   float (&sums)[COLUMNS][ROWS]) {
+  float delta[COLUMNS][ROWS] = {};
+#pragma unroll
+  for (u32 c = 0; c < COLUMNS; c++) {
+    const u32 column = lane.columns[c];
+    const bool inside = column < pending.width;
+    const float bias = inside && pending.bias ? pending.bias[column] : 0;
+    const Y* y = static_cast<const Y*>(pending.y) + u64(lane.row) * pending.width + column;
+#pragma unroll
+    for (u32 r = 0; r < ROWS; r++)
+      sums[c][r] = inside && r < lane.rows ? to_float(y[u64(r) * pending.width]) + bias : 0;
+  }
+  if (!pending.shrunk || slot == NO_ADAPTER) return;
+  const SiteTiles site = site_tiles(pending.adapters, slot, pending.layer, pending.site);
+  const Tile* tiles = pending.adapters.tiles + site.b;
+  for (u32 i = 0; i < site.b_count; i++) {
+    const Tile tile = tiles[i];
+    bool inside = false;
+#pragma unroll
+    for (u32 c = 0; c < COLUMNS; c++) inside |= lane.columns[c] - tile.start < tile.length;
+    if (!inside) continue;
+    if (tile.ranks == 16) add_tile<T, 16>(tile, pending.shrunk, pending.ranks, lane, delta);
+    else add_tile<T, 8>(tile, pending.shrunk, pending.ranks, lane, delta);
+  }
+#pragma unroll
+  for (u32 c = 0; c < COLUMNS; c++)
+#pragma unroll
+    for (u32 r = 0; r < ROWS; r++) sums[c][r] += delta[c][r];
 }

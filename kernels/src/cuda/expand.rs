@@ -17,37 +17,41 @@ pub(super) struct PendingView {
     site: u32,
 }
 
-// SAFETY: the layout of `Pending` in `expand.cuh`; the padding at the end of `AdaptersView` is
-// nobody's.
+// SAFETY: the layout of `Pending` in `expand.cuh`.
 unsafe impl Parameter for PendingView {}
 
 impl PendingView {
     /// For kernels. Asserts that all of it belongs to this step and fits together.
     pub(super) fn new(cx: &Context, pending: &Pending<'_, Cuda>) -> Self {
         let Pending { y, bias, delta } = pending;
-        let rows = cx.step.extent.rows as usize;
-        assert_eq!(y.rows, rows, "a product of this step");
+        let rows = cx.step.rows().live;
+        assert_eq!(y.rows.live, rows, "a product of this step");
         assert!(bias.is_none_or(|bias| bias.len == y.cols), "one bias per output");
         let mut view = Self {
             y: y.data.address(),
             bias: bias.map_or(0, |bias| bias.data.address()),
             width: y.cols as u32,
-            ..Self::none(cx)
+            ..Self::none()
         };
         if let Some(delta) = delta.as_ref().filter(|_| cx.step.extent.has_lora) {
             let shrunk = delta.shrunk;
-            assert_eq!((shrunk.rows, shrunk.dtype), (rows, Dtype::F32), "low ranks of this step");
+            assert_eq!(
+                (shrunk.rows.live, shrunk.dtype),
+                (rows, Dtype::F32),
+                "low ranks of this step"
+            );
             assert_eq!(shrunk.cols % 8, 0, "ranks come in eights");
             assert!(delta.layer < cx.pool.shape().layers, "a layer of the model");
             (view.shrunk, view.ranks) = (shrunk.data.address(), shrunk.cols as u32);
+            view.adapters = cx.adapters.view();
             (view.layer, view.site) = (delta.layer as u32, delta.site as u32);
         }
         view
     }
 
     /// Nothing to add.
-    pub(super) fn none(cx: &Context) -> Self {
-        let adapters = cx.adapters.view();
+    pub(super) fn none() -> Self {
+        let adapters = AdaptersView::NONE;
         Self { y: 0, bias: 0, shrunk: 0, adapters, width: 0, ranks: 0, layer: 0, site: 0 }
     }
 
@@ -63,11 +67,8 @@ pub(super) fn variant(cx: &Context, operation: &str, y: Dtype) -> String {
     format!("{operation}_{}_{}", cx.pool.shape().dtype.name(), y.name())
 }
 
-/// Blocks of a piece, each of which takes every so many-th of the piece's `parts`. Few pieces
-/// spread over the device, `resident` blocks of a multiprocessor at a time; many leave several
-/// parts to a block, which hides the way to the adapter's tiles.
-pub(super) fn blocks_of_piece(cx: &Context, parts: u32, resident: u32) -> u32 {
-    const LEAST: u32 = 4;
-    let room = cx.device.processors * resident;
-    (room / cx.step.extent.pieces.max(1)).max(LEAST).min(parts)
+/// Blocks that share the `parts` of each of the step's pieces, `resident` of them on each
+/// multiprocessor at most.
+pub(super) fn blocks_for(cx: &Context, parts: u32, resident: u32) -> u32 {
+    (cx.step.extent.pieces * parts).min(cx.device.processors * resident)
 }

@@ -13,11 +13,11 @@ pub(super) const SOURCE: Source = Source { name: "gather", text: include_str!("g
 /// same type.
 pub(super) fn gather(cx: &mut Context, x: &Tensor, out: &mut Tensor) {
     assert_eq!(x.cols, out.cols, "gather keeps the width");
-    assert_eq!(x.rows, cx.step.extent.rows as usize, "activations of this step");
+    assert_eq!(x.rows.live, cx.step.rows().live, "activations of this step");
     assert!(x.dtype != Dtype::F16, "activations are f32 or bf16");
-    let logits = cx.step.extent.logits;
-    out.become_rows(logits as usize, x.dtype);
-    if logits == 0 {
+    let logits = cx.step.logits();
+    out.become_rows(logits, x.dtype);
+    if logits.bound == 0 {
         return;
     }
     let kernel = format!("gather_{}", x.dtype.name());
@@ -28,5 +28,5 @@ pub(super) fn gather(cx: &mut Context, x: &Tensor, out: &mut Tensor) {
         .with(x.cols as u32);
     // SAFETY: the parameters of `gather.cu`; `x` and `out` have the shapes asserted above, and
     // `Batch::assert_consistent` bounds `logit_rows`.
-    unsafe { cx.launch(("gather", &kernel), Grid::flat(logits, 256), parameters) };
+    unsafe { cx.launch(("gather", &kernel), Grid::flat(logits.bound as u32, 256), parameters) };
 }

@@ -2,10 +2,10 @@
 
 use std::{ffi::c_void, mem::zeroed, ptr};
 
-use cudarc::driver::{CudaFunction, CudaStream, sys};
+use cudarc::driver::{CudaFunction, sys};
 
 /// How a kernel is spread over the device.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Grid {
     /// Blocks.
     pub(super) blocks: [u32; 3],
@@ -25,21 +25,21 @@ impl Grid {
 }
 
 /// A kernel's parameters in order, by value.
-#[derive(Default)]
+#[derive(Default, PartialEq, Eq)]
 pub(super) struct Parameters {
     /// Each parameter at a multiple of 64 bytes, the strictest alignment a kernel asks for.
     bytes: Vec<Cell>,
     starts: Vec<usize>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C, align(64))]
 struct Cell([u8; 64]);
 
 /// A type that means the same to Rust and to the kernels.
 ///
 /// # Safety
-/// `repr(C)` or primitive, without padding that matters, with the layout that `prelude.cuh` has.
+/// `repr(C)` or primitive, without padding, with the layout that the kernels' headers have.
 pub(super) unsafe trait Parameter: Copy {}
 
 // SAFETY: primitives.
@@ -65,50 +65,57 @@ impl Parameters {
     }
 }
 
-/// Queues a kernel behind everything on the stream. It may start before its predecessor has ended
-/// and waits for it with `wait_for_predecessor()` (programmatic dependent launch).
-///
-/// # Safety
-/// The parameters are those of the kernel, and every address in them is good for what it does.
-pub(super) unsafe fn launch(
-    stream: &CudaStream,
-    function: &CudaFunction,
+/// A kernel to be queued, with all it takes.
+#[derive(PartialEq, Eq)]
+pub(super) struct Launch {
+    function: sys::CUfunction,
     grid: Grid,
-    mut parameters: Parameters,
-) {
-    let Parameters { bytes, starts } = &mut parameters;
-    let mut pointers: Vec<*mut c_void> =
-        starts.iter().map(|&start| ptr::from_mut(&mut bytes[start]).cast()).collect();
-    use sys::CUlaunchAttributeID as Id;
-    // SAFETY: plain numbers, valid as zeros.
-    let mut attributes: [sys::CUlaunchAttribute; 2] = unsafe { zeroed() };
-    attributes[0].id = Id::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
-    attributes[0].value.programmaticStreamSerializationAllowed = 1;
-    attributes[1].id = Id::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
-    attributes[1].value.clusterDim.x = grid.cluster;
-    attributes[1].value.clusterDim.y = 1;
-    attributes[1].value.clusterDim.z = 1;
-    let config = sys::CUlaunchConfig {
-        gridDimX: grid.blocks[0],
-        gridDimY: grid.blocks[1],
-        gridDimZ: grid.blocks[2],
-        blockDimX: grid.threads,
-        blockDimY: 1,
-        blockDimZ: 1,
-        sharedMemBytes: grid.shared,
-        hStream: stream.cu_stream(),
-        attrs: attributes.as_mut_ptr(),
-        numAttrs: if grid.cluster > 1 { 2 } else { 1 },
-    };
-    // SAFETY: the caller answers for function and parameters; all that is pointed to lives until
-    // the call returns, and the driver copies parameters before it does.
-    let launched = unsafe {
-        sys::cuLaunchKernelEx(
-            &config,
-            function.cu_function(),
-            pointers.as_mut_ptr(),
-            ptr::null_mut(),
-        )
-    };
-    launched.result().expect("launch of a kernel");
+    parameters: Parameters,
+}
+
+// SAFETY: the driver takes the handle on any thread.
+unsafe impl Send for Launch {}
+
+impl Launch {
+    /// # Safety
+    /// The function outlives the launch, the parameters are those of the kernel, and every address
+    /// in them is good for what it does whenever the launch is issued.
+    pub(super) unsafe fn new(function: &CudaFunction, grid: Grid, parameters: Parameters) -> Self {
+        Self { function: function.cu_function(), grid, parameters }
+    }
+
+    /// Queues the kernel behind everything on the stream. It may start before its predecessor has
+    /// ended and waits for it with `wait_for_predecessor()` (programmatic dependent launch).
+    pub(super) fn issue(&self, stream: sys::CUstream) {
+        let Self { function, grid, parameters: Parameters { bytes, starts } } = self;
+        let pointer = |&start: &usize| ptr::from_ref(&bytes[start]).cast_mut().cast();
+        let mut pointers: Vec<*mut c_void> = starts.iter().map(pointer).collect();
+        use sys::CUlaunchAttributeID as Id;
+        // SAFETY: plain numbers, valid as zeros.
+        let mut attributes: [sys::CUlaunchAttribute; 2] = unsafe { zeroed() };
+        attributes[0].id = Id::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+        attributes[0].value.programmaticStreamSerializationAllowed = 1;
+        attributes[1].id = Id::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+        attributes[1].value.clusterDim.x = grid.cluster;
+        attributes[1].value.clusterDim.y = 1;
+        attributes[1].value.clusterDim.z = 1;
+        let config = sys::CUlaunchConfig {
+            gridDimX: grid.blocks[0],
+            gridDimY: grid.blocks[1],
+            gridDimZ: grid.blocks[2],
+            blockDimX: grid.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: grid.shared,
+            hStream: stream,
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: if grid.cluster > 1 { 2 } else { 1 },
+        };
+        // SAFETY: `new`'s caller answers for function and parameters; all that is pointed to lives
+        // until the call returns, and the driver only reads parameters, before it does.
+        let launched = unsafe {
+            sys::cuLaunchKernelEx(&config, *function, pointers.as_mut_ptr(), ptr::null_mut())
+        };
+        launched.result().expect("launch of a kernel");
+    }
 }

@@ -16,7 +16,7 @@ mod plain;
 
 use super::{Context, Matrix, Tensor, compiler::Source};
 use crate::Dtype;
-pub(super) use decode::weights_map;
+pub(in crate::cuda) use decode::{ROWS_MAX as FEW_ROWS, weights_map};
 pub(super) use library::Library;
 
 pub(super) const DECODE: Source =
@@ -24,15 +24,21 @@ pub(super) const DECODE: Source =
 pub(super) const PLAIN: Source =
     Source { name: "matmul_plain", text: include_str!("matmul_plain.cu") };
 
+/// Whether a step has so few rows that their results do not depend on how many they are: the rows
+/// of decoding. Kernels that add up in another order for many rows choose by this.
+pub(super) const fn is_few(rows: usize) -> bool {
+    rows <= FEW_ROWS
+}
+
 /// `y = x w^T`: `x` `[rows, in]`, `w` `[out, in]`, `y` `[rows, out]`.
 pub(super) fn matmul(cx: &mut Context, x: &Tensor, w: &Matrix, y: &mut Tensor) {
     assert_eq!(x.cols, w.cols, "the weights' inputs");
     assert_eq!(y.cols, w.rows, "the weights' outputs");
-    if x.rows == 0 {
-        return y.become_rows(0, Dtype::F32);
+    if x.rows.bound == 0 {
+        return y.become_rows(x.rows, Dtype::F32);
     }
     let both_bf16 = x.dtype == Dtype::Bf16 && w.dtype == Dtype::Bf16;
-    let few = both_bf16 && x.rows <= decode::ROWS_MAX;
+    let few = both_bf16 && is_few(x.rows.bound);
     if let (true, Some(map)) = (few, &w.map) {
         return decode::multiply(cx, x, (w, map), y);
     }

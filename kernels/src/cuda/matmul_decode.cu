@@ -28,7 +28,7 @@ struct Tiling {
   static constexpr u32 THREADS = GROUPS * GROUP + WARP;      // the last warp copies
   static constexpr u32 PER_PROCESSOR = ROWS >= 256 ? 1 : 2;  // blocks
   static constexpr u32 W_BYTES = ROWS * CHUNK * 2, X_BYTES = TOKENS * CHUNK * 2;
-  static constexpr u32 FIT = (PER_PROCESSOR == 1 ? 224 : 111) * 1024 / (W_BYTES + X_BYTES);
+  static constexpr u32 FIT = (PER_PROCESSOR == 1 ? 208 : 105) * 1024 / (W_BYTES + X_BYTES);
   static constexpr u32 STAGES = FIT < 8 ? FIT : 8;
   static constexpr u32 PITCH =
       ROWS + 4;  // floats from token to token of a partial tile: no bank twice
@@ -97,6 +97,7 @@ __device__ inline void produce(const Ring<T> ring, const Work work, const Tensor
   if (leader)
     for (u32 i = 0; i < ahead; i++) load_w(i);
   wait_for_predecessor();
+  release_successor();  // which may then count on x
   if (leader) {
     for (u32 i = 0; i < ahead; i++) load_x(i);
     for (u32 i = ahead; i < steps; i++) {
@@ -188,7 +189,6 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, float* y
   extern __shared__ u8 shared[];
   const Ring<T> ring{(shared_address(shared) + 1023) & ~1023u};
   const Work work = Work::of_block<T>(inputs, outputs);
-  release_successor();
   if (threadIdx.x == 0) ring.init();
   __syncthreads();
   if (threadIdx.x >= T::GROUPS * GROUP) {

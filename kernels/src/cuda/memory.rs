@@ -1,6 +1,6 @@
 //! Memory on the device and pinned memory on the host.
 
-use std::{ffi::c_void, sync::Arc};
+use std::{ffi::c_void, sync::Arc, thread};
 
 use cudarc::driver::{result, sys};
 
@@ -39,7 +39,7 @@ impl DeviceBuffer {
     /// Writes `bytes` at `offset` after everything queued so far; they are read before it returns.
     pub(super) fn write(&mut self, offset: usize, bytes: &[u8]) {
         assert!(offset + bytes.len() <= self.len, "a write within the buffer");
-        let (to, stream) = (self.address + offset as u64, self.device.stream.cu_stream());
+        let (to, stream) = (self.address + offset as u64, self.device.stream().cu_stream());
         // SAFETY: the range is within the allocation; pageable memory is staged by the driver
         // before the call returns.
         let done = unsafe { result::memcpy_htod_async(to, bytes, stream) };
@@ -50,7 +50,7 @@ impl DeviceBuffer {
     /// the stream has passed. Threads may write parts of a buffer side by side.
     pub(super) fn write_pinned(&self, offset: usize, from: &PinnedBuffer, len: usize) {
         assert!(offset + len <= self.len && len <= from.len, "a write within both buffers");
-        let (to, stream) = (self.address + offset as u64, self.device.stream.cu_stream());
+        let (to, stream) = (self.address + offset as u64, self.device.stream().cu_stream());
         // SAFETY: both ranges are within their allocations.
         let done = unsafe { sys::cuMemcpyHtoDAsync_v2(to, from.address, len, stream) }.result();
         done.expect("copy to the device");
@@ -60,16 +60,20 @@ impl DeviceBuffer {
     pub(super) fn read(&self, len: usize) -> Vec<u8> {
         assert!(len <= self.len, "a read within the buffer");
         let mut bytes = vec![0; len];
-        let stream = self.device.stream.cu_stream();
+        let stream = self.device.stream().cu_stream();
         // SAFETY: the range is within the allocation, and the stream is waited for below.
         let copied = unsafe { result::memcpy_dtoh_async(&mut bytes, self.address, stream) };
-        copied.and_then(|()| self.device.stream.synchronize()).expect("copy from the device");
+        copied.and_then(|()| self.device.stream().synchronize()).expect("copy from the device");
         bytes
     }
 }
 
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
+        if !thread::panicking() {
+            // Launches that wait may use it.
+            self.device.stream();
+        }
         // The device may already be lost; there is nobody to tell.
         let _ = self.device.context.bind_to_thread();
         // SAFETY: allocated in `new`, freed here alone; freeing waits for kernels that use it.
@@ -120,7 +124,7 @@ impl PinnedBuffer {
 impl Drop for PinnedBuffer {
     fn drop(&mut self) {
         // Copies from it may still run; the device may already be lost.
-        let _ = self.device.stream.synchronize();
+        let _ = self.device.stream().synchronize();
         // SAFETY: allocated in `new`, freed here alone.
         let _ = unsafe { result::free_host(self.address) };
     }

@@ -5,7 +5,6 @@
 #include "expand.cuh"
 
 constexpr u32 THREADS = 256;
-constexpr u32 WARP_COLUMNS = 32;
 constexpr u32 SLICES_MAX = 8;
 
 // `NormView` of cuda/norm.rs.
@@ -84,18 +83,17 @@ __device__ inline Piece piece_of(const Step& step, u32 pieces_bound, u32 row, Bl
   return {row, 1, block.slot};
 }
 
-// Adds to the residual and leaves it in `x` too, where the delta stood. Gives the thread's sum of
-// squares.
+// Adds y + bias to the residual and leaves it in `x` too. Gives the thread's sum of squares.
 template <class Y, int V>
 __device__ float add(const Pending& pending, const Norm& norm, u32 row, u32 begin, u32 end,
-                     bool lora, float* x) {
+                     float* x) {
   using Floats = Pack<float, V>;
   float* residual = norm.residual + u64(row) * norm.hidden;
   float squares = 0;
   for (u32 i = begin + threadIdx.x * V; i < end; i += THREADS * V) {
     Floats sum = *reinterpret_cast<const Floats*>(residual + i);
     if (pending.y) {
-      const Floats more = finish<Y, V>(pending, row, i, lora ? x + (i - begin) : nullptr);
+      const Floats more = finish<Y, V>(pending, row, i, nullptr);
 #pragma unroll
       for (int j = 0; j < V; j++) sum.at[j] += more.at[j];
       *reinterpret_cast<Floats*>(residual + i) = sum;
@@ -107,7 +105,43 @@ __device__ float add(const Pending& pending, const Norm& norm, u32 row, u32 begi
   return squares;
 }
 
-// Each thread reads what it left in `x` itself.
+constexpr u32 LANE_COLUMNS = 2;
+
+// A thread's columns from `first` on, of those before `end`.
+__device__ inline Lane<LANE_COLUMNS> lane_from(u32 first, u32 end, u32 row, u32 hidden) {
+  Lane<LANE_COLUMNS> lane = {{}, row, 1};
+#pragma unroll
+  for (u32 c = 0; c < LANE_COLUMNS; c++)
+    lane.columns[c] = first + c * THREADS < end ? first + c * THREADS : hidden;
+  return lane;
+}
+
+// As `add` for a row of an adapter, whose delta is added too.
+template <class T, class Y>
+__device__ float add_delta(const Pending& pending, const Norm& norm, const Piece& piece, u32 begin,
+                           u32 end, float* x) {
+  float* residual = norm.residual + u64(piece.row) * norm.hidden;
+  float squares = 0;
+  for (u32 first = begin + threadIdx.x; first < end; first += THREADS * LANE_COLUMNS) {
+    const Lane<LANE_COLUMNS> lane = lane_from(first, end, piece.row, norm.hidden);
+    float sums[LANE_COLUMNS][1], before[LANE_COLUMNS];
+#pragma unroll
+    for (u32 c = 0; c < LANE_COLUMNS; c++)
+      before[c] = lane.columns[c] < end ? residual[lane.columns[c]] : 0;
+    finish_lane<T, Y>(pending, piece.slot, lane, sums);
+#pragma unroll
+    for (u32 c = 0; c < LANE_COLUMNS; c++) {
+      const u32 i = lane.columns[c];
+      if (i >= end) break;
+      const float sum = before[c] + sums[c][0];
+      residual[i] = x[i - begin] = sum;
+      squares += sum * sum;
+    }
+  }
+  return squares;
+}
+
+// The part of the residual that this thread left in `x`, or another of its block.
 template <class T, int V>
 __device__ void scale_row(const Norm& norm, u32 row, u32 begin, u32 end, float scale,
                           const float* x) {
@@ -123,19 +157,11 @@ __device__ void scale_row(const Norm& norm, u32 row, u32 begin, u32 end, float s
   }
 }
 
-template <class T, class Y, int V>
-__device__ void slice_of_row(const Pending& pending, const Norm& norm, u32 row, u32 begin, u32 end,
-                             bool lora, Block& block, float* x) {
-  const float squares = add<Y, V>(pending, norm, row, begin, end, lora, x);
-  const float sum = row_sum(squares, blockIdx.x % norm.slices, norm.slices, block);
-  scale_row<T, V>(norm, row, begin, end, 1 / sqrtf(sum / norm.hidden + norm.eps), x);
-}
-
 template <class T, class Y>
 __device__ void norm(const Step& step, const Pending& pending, const Norm& norm) {
   alignas(16) extern __shared__ float shared[];
   Block& block = *reinterpret_cast<Block*>(shared);
-  float* x = shared + sizeof(Block) / sizeof(float);  // [slice] the delta, then the residual
+  float* x = shared + sizeof(Block) / sizeof(float);  // [slice] the residual
   release_successor();
   if (norm.slices > 1) cluster_arrive();
   const u32 row = blockIdx.x / norm.slices,
@@ -143,23 +169,25 @@ __device__ void norm(const Step& step, const Pending& pending, const Norm& norm)
   const u32 end = least(begin + norm.slice, norm.hidden);
   for (u32 i = begin + threadIdx.x * 32; i < end; i += THREADS * 32)
     asm volatile("prefetch.global.L2 [%0];" ::"l"(norm.weight + i));
+  const bool live = row < step.counts->rows;
+  Piece piece = {row, 1, NO_ADAPTER};
+  if (live && pending.shrunk) {
+    piece = piece_of(step, norm.pieces, row, block);
+    const u32 first = begin + threadIdx.x;
+    prefetch_lane<T>(pending, piece.slot, lane_from(first, end, row, norm.hidden));
+  }
   wait_for_predecessor();
   if (norm.slices > 1) cluster_wait();  // all blocks of the row have started
-  if (row >= step.counts->rows) return;
-  bool lora = false;
-  if (pending.shrunk) {
-    const Piece piece = piece_of(step, norm.pieces, row, block);
-    lora = has_delta(pending, piece);
-    if (lora) {
-      for (u32 i = begin + threadIdx.x / WARP * WARP_COLUMNS; i < end;
-           i += THREADS / WARP * WARP_COLUMNS)
-        expand<T, WARP_COLUMNS>(pending, piece, i, least(WARP_COLUMNS, end - i), x + (i - begin),
-                                0);
-      __syncthreads();
-    }
-  }
-  if (norm.hidden % 4 == 0) slice_of_row<T, Y, 4>(pending, norm, row, begin, end, lora, block, x);
-  else slice_of_row<T, Y, 1>(pending, norm, row, begin, end, lora, block, x);
+  if (!live) return;
+  const bool whole = norm.hidden % 4 == 0;
+  float squares;
+  if (has_delta(pending, piece)) squares = add_delta<T, Y>(pending, norm, piece, begin, end, x);
+  else if (whole) squares = add<Y, 4>(pending, norm, row, begin, end, x);
+  else squares = add<Y, 1>(pending, norm, row, begin, end, x);
+  const float sum = row_sum(squares, blockIdx.x % norm.slices, norm.slices, block);
+  const float scale = 1 / sqrtf(sum / norm.hidden + norm.eps);
+  if (whole) scale_row<T, 4>(norm, row, begin, end, scale, x);
+  else scale_row<T, 1>(norm, row, begin, end, scale, x);
 }
 
 #define KERNEL extern "C" __global__ void __launch_bounds__(THREADS, 4)

@@ -33,9 +33,10 @@ struct NormView {
     slices: u32,
     slice: u32,
     pieces: u32,
+    padding: u32,
 }
 
-// SAFETY: the layout of `Norm` in `norm.cu`; the padding at the end is nobody's.
+// SAFETY: the layout of `Norm` in `norm.cu`.
 unsafe impl Parameter for NormView {}
 
 /// `residual += add`, then `out = residual / sqrt(mean(residual^2) + eps) * weight`, both
@@ -47,16 +48,17 @@ pub(super) fn norm(
     (weight, eps): (&Vector, f32),
     out: &mut Tensor,
 ) {
-    let (rows, hidden) = (cx.step.extent.rows, residual.cols as u32);
-    assert_eq!((residual.rows, residual.dtype), (rows as usize, Dtype::F32), "a residual stream");
+    let (rows, hidden) = (cx.step.rows(), residual.cols as u32);
+    assert_eq!((residual.rows.live, residual.dtype), (rows.live, Dtype::F32), "a residual stream");
     assert_eq!((out.cols, weight.len), (residual.cols, residual.cols), "norm keeps the width");
     assert!(add.as_ref().is_none_or(|add| add.y.cols == residual.cols), "one residual stream");
-    let view = add.as_ref().map_or_else(|| PendingView::none(cx), |add| PendingView::new(cx, add));
-    out.become_rows(rows as usize, cx.activation());
-    if rows == 0 {
+    let view = add.as_ref().map_or_else(PendingView::none, |add| PendingView::new(cx, add));
+    out.become_rows(rows, cx.activation());
+    if rows.bound == 0 {
         return;
     }
     let kernel = variant(cx, "norm", add.map_or(Dtype::F32, |add| add.y.dtype));
+    let rows = rows.bound as u32;
     let (slices, slice) = slices(&cx.device, rows, hidden);
     let shared = BLOCK_BYTES + slice * 4;
     assert!(shared <= cx.device.shared_max, "{hidden} columns fit in shared memory");
@@ -71,6 +73,7 @@ pub(super) fn norm(
         slices,
         slice,
         pieces: cx.step.extent.pieces,
+        padding: 0,
     };
     let parameters = Parameters::default().with(cx.step.view()).with(view).with(parameters);
     // SAFETY: the parameters of `norm.cu`; `view` answers for the product, and residual, weight

@@ -24,6 +24,7 @@ pub(super) struct PoolView {
     layers: u32,
     kv_heads: u32,
     head_dim: u32,
+    padding: u32,
 }
 
 // SAFETY: the layout of `Pool` in `prelude.cuh`.
@@ -70,6 +71,7 @@ impl Pool {
             layers: self.shape.layers as u32,
             kv_heads: self.shape.kv_heads as u32,
             head_dim: self.shape.head_dim as u32,
+            padding: 0,
         }
     }
 

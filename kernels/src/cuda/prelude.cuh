@@ -163,9 +163,9 @@ struct Step {
   const u32* sequences;     // [rows] sequence of each row
   const u32* seq_indptr;    // [sequences + 1] first row of each sequence
   const u32* page_indptr;   // [sequences + 1]
-  const u32* page_indices;  // slabs of each sequence's pages, in order
-  const Piece* pieces;      // [pieces] cover the rows in order
-  const u32* logit_rows;    // [logits]
+  const Piece* pieces;          // [pieces] cover the rows in order
+  const u32* logit_rows;        // [logits]
+  const u32* page_indices;      // slabs of each sequence's pages, in order
 };
 
 // ---- the pool (slab = [layers, 2, kv_heads, PAGE_TOKENS, head_dim])

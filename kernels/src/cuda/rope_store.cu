@@ -1,7 +1,7 @@
 // The finished product [rows, (heads + 2 kv_heads) * head_dim]: queries and keys are rotated,
-// queries go to q [rows, heads * head_dim], keys and values to their row's place in its page. A
-// block takes the rows of one piece and one head after another, so that both halves of a rotated
-// pair are in the block and angles are made once. T: elements of tiles and KV; Y: of the product.
+// queries go to q [rows, heads * head_dim], keys and values to their row's place in its page. An
+// item is one head of the rows of one piece, so that both halves of a rotated pair are in it;
+// blocks take items in turn. T: elements of tiles and KV; Y: of the product.
 #include "expand.cuh"
 
 constexpr u32 THREADS = 128;
@@ -92,35 +92,112 @@ __device__ void rope_store(const Step& step, const Pool& pool, const Pending& qk
   __shared__ u32 slabs[PIECE_ROWS], places[PIECE_ROWS];
   release_successor();
   wait_for_predecessor();
-  // Read side by side: the image has room for as many pieces as the grid.
-  const u32 pieces = step.counts->pieces;
-  const Piece piece = step.pieces[blockIdx.x];
-  if (blockIdx.x >= pieces) return;
   const u32 dim = pool.head_dim, stride = (dim + 31) / 32 * 32 + 8;
-  const bool lora = has_delta(qkv, piece);
   Turn* turns = reinterpret_cast<Turn*>(shared + (qkv.shrunk ? PIECE_ROWS * stride : 0));
-  const Block block = {lora ? shared : nullptr, stride, turns, slabs, places};
-  const u32 first = blockIdx.y, heads = rotary.heads + 2 * pool.kv_heads;
-  locate(step, piece, block);
-  for (u32 head = first; head < heads; head += gridDim.y) {
+  const u32 heads = rotary.heads + 2 * pool.kv_heads, items = step.counts->pieces * heads;
+  for (u32 item = blockIdx.x; item < items; item += gridDim.x) {
+    const Piece piece = step.pieces[item / heads];
+    const u32 head = item % heads;
+    const bool lora = has_delta(qkv, piece);
+    const Block block = {lora ? shared : nullptr, stride, turns, slabs, places};
+    locate(step, piece, block);
+    turn(step, piece, rotary, block);
     if (lora)
       for (u32 i = threadIdx.x / WARP * WARP_COLUMNS; i < dim; i += THREADS / WARP * WARP_COLUMNS)
         expand<T, WARP_COLUMNS>(qkv, piece, head * dim + i, least(WARP_COLUMNS, dim - i),
                                 shared + i, stride);
-    if (head == first) turn(step, piece, rotary, block);
     __syncthreads();
     if (dim % 2 == 0 && rotary.pairs % 2 == 0)
       store_head<T, Y, 2>(pool, qkv, rotary, piece, block, head, q);
     else store_head<T, Y, 1>(pool, qkv, rotary, piece, block, head, q);
-    if (lora) __syncthreads();  // before the next delta
+    __syncthreads();  // before the next item's places and turns
   }
 }
 
-#define KERNEL extern "C" __global__ void __launch_bounds__(THREADS)
+// ---- few rows: a thread has two columns, a pair where the head is rotated
+
+// What a thread takes of a piece.
+struct Place {
+  u32 head, first, second;  // elements of the head; `first` is beyond it where there is one only
+};
+
+__device__ inline Place place_of(u32 lane, const Pool& pool, const Rotary& rotary) {
+  const u32 items = pool.head_dim - rotary.pairs, i = lane % items;
+  return {lane / items, i < rotary.pairs ? i : pool.head_dim, i + rotary.pairs};
+}
+
+template <class T>
+__device__ void store_element(const Step& step, const Pool& pool, const Rotary& rotary, u32 row,
+                              u32 head, u32 element, float x, void* q) {
+  if (head < rotary.heads) {
+    using Query = Activation<T>;
+    const u64 at = (u64(row) * rotary.heads + head) * pool.head_dim + element;
+    static_cast<Query*>(q)[at] = from_float<Query>(x);
+    return;
+  }
+  const u32 kv_head = head - rotary.heads, half = kv_head >= pool.kv_heads;
+  const u32 position = step.positions[row];
+  const u32 slab = step.page_indices[step.page_indptr[step.sequences[row]] + position / PAGE_TOKENS];
+  T* page = page_head<T>(pool, slab, rotary.layer, half, kv_head - half * pool.kv_heads);
+  page[position % PAGE_TOKENS * pool.head_dim + element] = from_float<T>(x);
+}
+
+template <class T, class Y>
+__device__ void rope_store_few(const Step& step, const Pool& pool, const Pending& qkv,
+                               const Rotary& rotary, void* q) {
+  release_successor();
+  constexpr u32 ROWS = 2;
+  const u32 dim = pool.head_dim, heads = rotary.heads + 2 * pool.kv_heads;
+  const u32 lanes = heads * (dim - rotary.pairs), parts = (lanes + THREADS - 1) / THREADS;
+  const u32 items = step.counts->pieces * parts;
+  for (u32 item = blockIdx.x; item < items; item += gridDim.x) {
+    const Piece piece = step.pieces[item / parts];
+    const u32 lane_index = item % parts * THREADS + threadIdx.x;
+    const Place place = place_of(lane_index, pool, rotary);
+    const bool inside = lane_index < lanes, pair = inside && place.first < dim;
+    Lane<2> lane = {{pair ? place.head * dim + place.first : qkv.width,
+                     inside ? place.head * dim + place.second : qkv.width},
+                    piece.row,
+                    piece.rows};
+    if (item == blockIdx.x) {
+      prefetch_lane<T>(qkv, piece.slot, lane);
+      wait_for_predecessor();
+    }
+    for (u32 row = 0; row < piece.rows; row += ROWS, lane.row += ROWS, lane.rows -= ROWS) {
+      float sums[2][ROWS];
+      finish_lane<T, Y>(qkv, piece.slot, lane, sums);
+#pragma unroll
+      for (u32 r = 0; r < ROWS; r++) {
+        if (!inside || row + r >= piece.rows) break;
+        float a = sums[0][r], b = sums[1][r];
+        if (pair && place.head < rotary.heads + pool.kv_heads) {
+          const float position = float(step.positions[lane.row + r]);
+          float sine, cosine;
+          sincosf(__fmul_rn(position, rotary.inv_freq[place.first]), &sine, &cosine);
+          const float x = a, y = b;
+          a = x * cosine - y * sine;
+          b = y * cosine + x * sine;
+        }
+        if (pair) store_element<T>(step, pool, rotary, lane.row + r, place.head, place.first, a, q);
+        store_element<T>(step, pool, rotary, lane.row + r, place.head, place.second, b, q);
+      }
+    }
+  }
+  wait_for_predecessor();
+}
+
 #define PARAMETERS Step step, Pool pool, Pending qkv, Rotary rotary, void *q
-KERNEL rope_store_f32_f32(PARAMETERS) { rope_store<float, float>(step, pool, qkv, rotary, q); }
-KERNEL rope_store_f32_bf16(PARAMETERS) { rope_store<float, bf16>(step, pool, qkv, rotary, q); }
-KERNEL rope_store_f16_f32(PARAMETERS) { rope_store<f16, float>(step, pool, qkv, rotary, q); }
-KERNEL rope_store_f16_bf16(PARAMETERS) { rope_store<f16, bf16>(step, pool, qkv, rotary, q); }
-KERNEL rope_store_bf16_f32(PARAMETERS) { rope_store<bf16, float>(step, pool, qkv, rotary, q); }
-KERNEL rope_store_bf16_bf16(PARAMETERS) { rope_store<bf16, bf16>(step, pool, qkv, rotary, q); }
+#define KERNEL(T, Y)                                                                           \
+  extern "C" __global__ void __launch_bounds__(THREADS) rope_store_##T##_##Y(PARAMETERS) {     \
+    rope_store<T, Y>(step, pool, qkv, rotary, q);                                              \
+  }                                                                                            \
+  extern "C" __global__ void __launch_bounds__(THREADS) rope_store_few_##T##_##Y(PARAMETERS) { \
+    rope_store_few<T, Y>(step, pool, qkv, rotary, q);                                          \
+  }
+using f32 = float;
+KERNEL(f32, f32)
+KERNEL(f32, bf16)
+KERNEL(f16, f32)
+KERNEL(f16, bf16)
+KERNEL(bf16, f32)
+KERNEL(bf16, bf16)

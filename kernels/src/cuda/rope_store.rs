@@ -3,8 +3,9 @@
 use super::{
     Context, Cuda, Tensor,
     compiler::Source,
-    expand::{PendingView, blocks_of_piece, variant},
+    expand::{PendingView, blocks_for, variant},
     launch::{Grid, Parameter, Parameters},
+    matmul::is_few,
     step::PIECE_ROWS,
 };
 use crate::Pending;
@@ -25,9 +26,10 @@ struct RotaryView {
     pairs: u32,
     heads: u32,
     layer: u32,
+    padding: u32,
 }
 
-// SAFETY: the layout of `Rotary` in `rope_store.cu`; the padding at the end is nobody's.
+// SAFETY: the layout of `Rotary` in `rope_store.cu`.
 unsafe impl Parameter for RotaryView {}
 
 /// Rotates the queries of `qkv` `[rows, qkv_width]` into `q` `[rows, heads * head_dim]` and stores
@@ -40,24 +42,29 @@ pub(super) fn rope_store(cx: &mut Context, layer: usize, qkv: Pending<'_, Cuda>,
     assert!(2 * pairs <= head_dim, "the rotary part is within a head");
     assert_eq!(qkv.y.cols, shape.qkv_width(), "the fused product's width");
     assert_eq!(q.cols, shape.heads * shape.head_dim, "the queries' width");
-    let rows = cx.step.extent.rows;
+    let rows = cx.step.rows();
     let view = PendingView::new(cx, &qkv);
-    q.become_rows(rows as usize, cx.activation());
-    if rows == 0 {
+    q.become_rows(rows, cx.activation());
+    if rows.bound == 0 {
         return;
     }
-    let kernel = variant(cx, "rope_store", qkv.y.dtype);
-    let delta = if view.has_delta() { head_dim.next_multiple_of(32) + 8 } else { 0 };
-    let shared = PIECE_ROWS * (delta + 2 * pairs) * 4;
-    let shares = blocks_of_piece(cx, heads + 2 * kv_heads, RESIDENT);
-    let blocks = [cx.step.extent.pieces, shares, 1];
-    let grid = Grid { blocks, threads: THREADS, shared, cluster: 1 };
+    let few = is_few(rows.bound);
+    let kernel = variant(cx, if few { "rope_store_few" } else { "rope_store" }, qkv.y.dtype);
+    let all_heads = heads + 2 * kv_heads;
+    let grid = if few {
+        let parts = (all_heads * (head_dim - pairs)).div_ceil(THREADS);
+        Grid::flat(blocks_for(cx, parts, RESIDENT), THREADS)
+    } else {
+        let delta = if view.has_delta() { head_dim.next_multiple_of(32) + 8 } else { 0 };
+        let shared = PIECE_ROWS * (delta + 2 * pairs) * 4;
+        Grid { shared, ..Grid::flat(blocks_for(cx, all_heads, RESIDENT), THREADS) }
+    };
     let inv_freq = cx.pool.inv_freq.address();
     let parameters = Parameters::default()
         .with(cx.step.view())
         .with(cx.pool.view())
         .with(view)
-        .with(RotaryView { inv_freq, pairs, heads, layer: layer as u32 })
+        .with(RotaryView { inv_freq, pairs, heads, layer: layer as u32, padding: 0 })
         .with(q.data.address());
     // SAFETY: the parameters of `rope_store.cu`; `view` answers for the product, `q` has the
     // queries' width, and a row's position is within its sequence's pages, which are its own.

@@ -103,7 +103,7 @@ impl Sampler {
         let slot = &mut self.slots[(self.draws % 2) as usize];
         // At least a word, so that a draw of nothing is a copy too.
         let to = &mut slot.results.bytes_mut()[..result_words.max(1) * 4];
-        let stream = &self.device.stream;
+        let stream = self.device.stream();
         // SAFETY: both ranges are within their allocations. The pinned one is read after `done`
         // alone, and neither is freed before the stream has passed: freeing waits.
         let queued =
@@ -116,7 +116,10 @@ impl Sampler {
 /// Queues one draw per row of `logits` `[rows, vocabulary]`.
 pub(super) fn launch(cx: &mut Context, logits: &Tensor, rows: &[SampleRow]) -> Draw {
     let vocabulary = logits.cols;
-    assert!(rows.is_empty() || logits.rows == rows.len(), "one way to sample per row of logits");
+    assert!(
+        rows.is_empty() || logits.rows.live == rows.len(),
+        "one way to sample per row of logits"
+    );
     assert!((1..=VOCABULARY_MAX).contains(&vocabulary), "a vocabulary of at most 2^19");
     let kernel = match logits.dtype {
         Dtype::F32 => "sample_f32",

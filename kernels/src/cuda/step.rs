@@ -8,6 +8,7 @@ use super::{
     device::Device,
     launch::Parameter,
     memory::{DeviceBuffer, PinnedBuffer},
+    tensor::Rows,
 };
 use crate::{Batch, DeviceError, RowToken};
 
@@ -24,6 +25,54 @@ const WHAT: &str = "a step's batch";
 /// Words of an image ahead of its arrays, `Counts` of `prelude.cuh`.
 const COUNT_WORDS: usize = 4;
 
+/// Rows of decoding steps are rounded up to one of these, so that few classes serve all batches.
+const CLASS_ROWS: [u32; 13] = [1, 2, 4, 8, 16, 24, 32, 48, 64, 80, 96, 112, 128];
+/// Pages of the longest sequence are rounded up to this, or to a power of two above it.
+const CLASS_PAGES: u32 = 16;
+
+/// Decoding steps with the same bounds, and so with the same launches: one row for each sequence,
+/// each of which wants its logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Class {
+    rows: u32,
+    longest_pages: u32,
+    has_lora: bool,
+}
+
+/// `rows` up to which tensors have room, for a step of so many to be of a class.
+pub(super) fn class_rows(rows: usize) -> usize {
+    let fits = CLASS_ROWS.into_iter().find(|&bound| bound as usize >= rows);
+    fits.map_or(rows, |bound| bound as usize)
+}
+
+impl Class {
+    /// The class of a step, if it has one.
+    fn of(extent: &Extent) -> Option<Self> {
+        let Extent { rows, sequences, logits, longest_part, longest_pages, has_lora, .. } = *extent;
+        let decodes = longest_part == 1 && [sequences, logits] == [rows; 2];
+        let rows = CLASS_ROWS.into_iter().find(|&bound| bound >= rows).filter(|_| decodes)?;
+        let longest_pages = longest_pages.next_power_of_two().max(CLASS_PAGES);
+        Some(Self { rows, longest_pages, has_lora })
+    }
+
+    /// The bounds of its steps. `pages` sizes what is allocated, not what is launched.
+    fn extent(self, pages: u32) -> Extent {
+        let Self { rows, longest_pages, has_lora } = self;
+        let pieces = if has_lora { rows } else { rows.div_ceil(PIECE_ROWS) };
+        Extent {
+            rows,
+            sequences: rows,
+            pieces,
+            logits: rows,
+            longest_part: 1,
+            shortest_part: 1,
+            pages,
+            longest_pages,
+            has_lora,
+        }
+    }
+}
+
 /// The current step.
 pub(super) struct Step {
     device: Arc<Device>,
@@ -36,6 +85,8 @@ pub(super) struct Step {
     starts: [usize; ARRAYS],
     /// How far grids have to reach.
     pub(super) extent: Extent,
+    /// Rows of the batch, and rows whose logits are wanted.
+    live: [usize; 2],
 }
 
 /// An image on its way: its copy waits for the step before, the host fills the other one.
@@ -81,8 +132,8 @@ impl Step {
     pub(super) fn empty(device: &Arc<Device>) -> Result<Self, DeviceError> {
         let (pinned, sent) = (Pinned::new(device, FIRST_WORDS)?, Pinned::new(device, FIRST_WORDS)?);
         let image = DeviceBuffer::new(device, FIRST_WORDS * 4, WHAT)?;
-        let (starts, extent) = ([COUNT_WORDS; ARRAYS], Extent::default());
-        Ok(Self { device: device.clone(), pinned, sent, image, starts, extent })
+        let (starts, extent, live) = ([COUNT_WORDS; ARRAYS], Extent::default(), [0; 2]);
+        Ok(Self { device: device.clone(), pinned, sent, image, starts, extent, live })
     }
 
     /// Sends a batch to the device, in order after the step before. Waits for no more than the copy
@@ -91,46 +142,64 @@ impl Step {
         batch.assert_consistent();
         let (tokens, sequences) = (row_tokens(batch), row_sequences(batch));
         let pieces = pieces(batch);
-        let arrays: [&[u32]; ARRAYS] = [
-            &tokens,
-            &batch.positions,
-            &sequences,
-            &batch.seq_indptr,
-            &batch.page_indptr,
-            &batch.page_indices,
-            &pieces,
-            &batch.logit_rows,
+        let counts = extent(batch, pieces.len() / 3);
+        let class = Class::of(&counts);
+        self.extent = class.map_or(counts, |class| class.extent(counts.pages));
+        self.live = [counts.rows as usize, counts.logits as usize];
+        // Each array with the words it may have in a step of the class, but for the last, which
+        // ends the image: so all begin in the same places.
+        let Extent { rows, sequences: sequences_bound, pieces: pieces_bound, logits, .. } =
+            self.extent;
+        let arrays: [(&[u32], u32); ARRAYS] = [
+            (&tokens, rows),
+            (&batch.positions, rows),
+            (&sequences, rows),
+            (&batch.seq_indptr, sequences_bound + 1),
+            (&batch.page_indptr, sequences_bound + 1),
+            (&pieces, 3 * pieces_bound),
+            (&batch.logit_rows, logits),
+            (&batch.page_indices, counts.pages),
         ];
-        let words = COUNT_WORDS + arrays.iter().map(|array| array.len()).sum::<usize>();
+        let words = COUNT_WORDS + arrays.iter().map(|(_, room)| *room as usize).sum::<usize>();
         if words * 4 > self.image.len() {
             self.grow(words.next_power_of_two()).expect("memory for a larger step");
         }
         if let Some(copied) = self.pinned.copied.take() {
             copied.synchronize().expect("the copy of an earlier step");
         }
-        self.extent = extent(batch, pieces.len() / 3);
-        let Extent { rows, sequences, pieces, logits, .. } = self.extent;
         let mut at = 0;
-        let mut append = |array: &[u32], bytes: &mut [u8]| {
+        let mut append = |array: &[u32], room: usize, bytes: &mut [u8]| {
             let start = at;
             for (to, word) in bytes[at * 4..].chunks_exact_mut(4).zip(array) {
                 to.copy_from_slice(&word.to_le_bytes());
             }
-            at += array.len();
+            at += room;
             start
         };
         let bytes = self.pinned.image.bytes_mut();
-        append(&[rows, sequences, pieces, logits], bytes);
-        self.starts = arrays.map(|array| append(array, bytes));
+        let Extent { rows, sequences, pieces, logits, .. } = counts;
+        append(&[rows, sequences, pieces, logits], COUNT_WORDS, bytes);
+        self.starts = arrays.map(|(array, room)| append(array, room as usize, bytes));
         self.image.write_pinned(0, &self.pinned.image, words * 4);
-        let copied = self.device.stream.record_event(None).expect("an event after the copy");
+        let copied = self.device.stream().record_event(None).expect("an event after the copy");
         self.pinned.copied = Some(copied);
         mem::swap(&mut self.pinned, &mut self.sent);
+        self.device.hold(class);
+    }
+
+    /// Rows of the step's activations.
+    pub(super) fn rows(&self) -> Rows {
+        Rows { bound: self.extent.rows as usize, live: self.live[0] }
+    }
+
+    /// Rows of the step's logits.
+    pub(super) fn logits(&self) -> Rows {
+        Rows { bound: self.extent.logits as usize, live: self.live[1] }
     }
 
     /// Makes room for larger images, when nothing that is queued reads the present ones.
     fn grow(&mut self, words: usize) -> Result<(), DeviceError> {
-        self.device.stream.synchronize().expect("the step before");
+        self.device.stream().synchronize().expect("the step before");
         self.pinned = Pinned::new(&self.device, words)?;
         self.sent = Pinned::new(&self.device, words)?;
         self.image = DeviceBuffer::new(&self.device, words * 4, WHAT)?;

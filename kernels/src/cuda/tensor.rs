@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{device::Device, matmul, memory::DeviceBuffer, tensor_map::TensorMap, upload::Upload};
+use super::{
+    device::Device, matmul, memory::DeviceBuffer, step::class_rows, tensor_map::TensorMap,
+    upload::Upload,
+};
 use crate::{DeviceError, Dtype, MatrixSource};
 
 /// A weight matrix `[rows, cols]` = `[out, in]`, row-major, as the checkpoint stores it.
@@ -36,12 +39,21 @@ pub struct Vector {
     pub(super) len: usize,
 }
 
+/// How many rows an operation works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rows {
+    /// That kernels are launched for: the same for all steps of a class.
+    pub(super) bound: usize,
+    /// That the batch has; nobody reads those beyond.
+    pub(super) live: usize,
+}
+
 /// Activations `[rows, cols]`, row-major. The operation that writes them chooses the element type:
 /// what feeds a bf16 product is bf16, the residual stream and sums are f32.
 pub struct Tensor {
     pub(super) data: DeviceBuffer,
     pub(super) dtype: Dtype,
-    pub(super) rows: usize,
+    pub(super) rows: Rows,
     pub(super) cols: usize,
 }
 
@@ -52,21 +64,21 @@ impl Tensor {
         rows_max: usize,
         cols: usize,
     ) -> Result<Self, DeviceError> {
-        let data = DeviceBuffer::new(device, rows_max * cols * 4, "activations")?;
-        Ok(Self { data, dtype: Dtype::F32, rows: 0, cols })
+        let rows = class_rows(rows_max);
+        let data = DeviceBuffer::new(device, rows * cols * 4, "activations")?;
+        Ok(Self { data, dtype: Dtype::F32, rows: Rows { bound: 0, live: 0 }, cols })
     }
 
     /// Says what an operation is about to write.
-    pub(super) fn become_rows(&mut self, rows: usize, dtype: Dtype) {
-        assert!(rows * self.cols * dtype.size() <= self.data.len(), "room for {rows} rows");
+    pub(super) fn become_rows(&mut self, rows: Rows, dtype: Dtype) {
+        let bytes = rows.bound * self.cols * dtype.size();
+        assert!(bytes <= self.data.len(), "room for {} rows", rows.bound);
         (self.rows, self.dtype) = (rows, dtype);
     }
-}
 
-impl Tensor {
-    /// The rows as f32, waiting for what writes them.
+    /// The batch's rows as f32, waiting for what writes them.
     pub(super) fn values(&self) -> Vec<f32> {
-        let bytes = self.data.read(self.rows * self.cols * self.dtype.size());
+        let bytes = self.data.read(self.rows.live * self.cols * self.dtype.size());
         match self.dtype {
             Dtype::F32 => {
                 let word = |word: &[u8]| f32::from_le_bytes([word[0], word[1], word[2], word[3]]);

@@ -99,7 +99,7 @@ impl Reader {
                 return Err(DeviceError::Weights(why));
             }
             to.write_pinned(start, &slot.piece, len);
-            let copied = self.device.stream.record_event(None).expect("an event after the copy");
+            let copied = self.device.stream().record_event(None).expect("an event after the copy");
             self.slots[1].as_mut().expect("just filled").copied = Some(copied);
         }
     }

@@ -4,6 +4,7 @@
 
 mod cubins;
 mod plans;
+mod replay;
 
 use std::sync::{Mutex, OnceLock};
 

@@ -80,18 +80,21 @@ pub(crate) fn normed<B: Backend>(backend: &mut B, cols: usize, values: &[f32]) -
     out
 }
 
+/// Brings the case's adapters into the pool.
+pub(crate) fn bind<B: Backend>(case: &Case, backend: &mut B) {
+    for (slot, adapter) in case.adapters.iter().enumerate() {
+        for (bytes, &slab) in adapter.bytes.chunks(case.shape.slab_bytes()).zip(&adapter.slabs) {
+            backend.write_slab(slab, bytes);
+        }
+        let resident = ResidentAdapter { map: adapter.map.clone(), slabs: adapter.slabs.clone() };
+        backend.bind(AdapterSlot(slot as u32), resident);
+    }
+}
+
 impl<'a, B: Backend> Rig<'a, B> {
     pub(crate) fn new(case: &'a Case, mut backend: B, seed: u64) -> Self {
         backend.reserve(&case.shape, case.slabs).unwrap();
-        for (slot, adapter) in case.adapters.iter().enumerate() {
-            for (bytes, &slab) in adapter.bytes.chunks(case.shape.slab_bytes()).zip(&adapter.slabs)
-            {
-                backend.write_slab(slab, bytes);
-            }
-            let resident =
-                ResidentAdapter { map: adapter.map.clone(), slabs: adapter.slabs.clone() };
-            backend.bind(AdapterSlot(slot as u32), resident);
-        }
+        bind(case, &mut backend);
         Self { backend, case, seed, fed: false }
     }
 

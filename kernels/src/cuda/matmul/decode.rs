@@ -11,7 +11,7 @@ use super::super::{
 use crate::Dtype;
 
 /// Rows that the way takes.
-pub(super) const ROWS_MAX: usize = 128;
+pub(in crate::cuda) const ROWS_MAX: usize = 128;
 /// Weights that one copy brings, `BOX_ROWS` of the kernel.
 const WEIGHT_BOX: usize = 64;
 /// Blocks that share the inputs of a tile where outputs are few.
@@ -64,7 +64,7 @@ impl Tiling {
     /// inputs, two barriers for each, and what aligning them to 1024 bytes takes.
     fn grid(self, outputs: u32, processors: u32) -> Grid {
         let warpgroups = if self.rows >= 128 { 2 } else { 1 };
-        let (per_processor, room) = if self.rows >= 256 { (1, 224 << 10) } else { (2, 111 << 10) };
+        let (per_processor, room) = if self.rows >= 256 { (1, 208 << 10) } else { (2, 105 << 10) };
         let stage = (self.rows + self.tokens) * BOX_COLUMNS as u32 * 2;
         let stages = (room / stage).min(8);
         let tiles = outputs.div_ceil(self.rows);
@@ -88,17 +88,17 @@ pub(super) fn multiply(
     (w, map): (&Matrix, &TensorMap),
     y: &mut Tensor,
 ) {
-    assert!((1..=ROWS_MAX).contains(&x.rows), "few rows");
+    assert!((1..=ROWS_MAX).contains(&x.rows.bound), "few rows");
     assert_eq!((x.dtype, w.dtype), (Dtype::Bf16, Dtype::Bf16));
     y.become_rows(x.rows, Dtype::F32);
-    let [rows, inputs, outputs] = [x.rows, w.cols, w.rows].map(|n| n as u32);
+    let [rows, inputs, outputs] = [x.rows.bound, w.cols, w.rows].map(|n| n as u32);
     let processors = cx.device.processors;
     let tiling = Tiling::new(rows, [outputs, inputs], processors);
     let Tiling { rows: tile_rows, tokens, splits } = tiling;
     let kernel = format!("matmul_decode_{tile_rows}_{tokens}_{splits}");
     let parameters = Parameters::default()
         .with(*map)
-        .with(TensorMap::new(&x.data, [x.rows, x.cols], tokens as usize))
+        .with(TensorMap::new(&x.data, [x.rows.bound, x.cols], tokens as usize))
         .with(y.data.address())
         .with(rows)
         .with(inputs)
@@ -109,6 +109,7 @@ pub(super) fn multiply(
     // groups of outputs, and `Tiling` to a chunk per split and the grid; `y` has room for
     // `[rows, outputs]` in f32, and allocations start at 256-byte boundaries.
     unsafe { cx.launch((super::DECODE.name, &kernel), grid, parameters) };
+    cx.multiplied = Some(x.data.address());
 }
 
 #[cfg(test)]

@@ -65,8 +65,9 @@ impl Library {
         y.become_rows(x.rows, Dtype::Bf16);
         let Self { engine, plans } = self;
         engine.device.context.bind_to_thread().expect("the context is alive");
-        let shared = x.rows.next_power_of_two().max(decode::ROWS_MAX);
-        [shared, x.rows].into_iter().any(|rows| {
+        let rows = x.rows.bound;
+        let shared = rows.next_power_of_two().max(decode::ROWS_MAX);
+        [shared, rows].into_iter().any(|rows| {
             let shape = Shape { rows, inputs: w.cols, outputs: w.rows };
             let plan = plans.entry(shape).or_insert_with(|| Plan::new(engine, shape));
             plan.as_mut().is_some_and(|plan| plan.run(engine, [x, y], w).is_ok())
@@ -78,7 +79,7 @@ impl Drop for Engine {
     fn drop(&mut self) {
         // Products may still run; the device may already be lost, and there is nobody to tell.
         let _ = self.device.context.bind_to_thread();
-        let _ = self.device.stream.synchronize();
+        let _ = self.device.stream().synchronize();
         // SAFETY: made in `open`, destroyed here alone.
         let _ = unsafe { result::destroy_handle(self.handle) };
     }

@@ -14,7 +14,7 @@ const TILE_OUTPUTS: u32 = 64;
 pub(super) fn multiply(cx: &mut Context, x: &Tensor, w: &Matrix, y: &mut Tensor) {
     assert_ne!(x.dtype, Dtype::F16, "activations are f32 or bf16");
     y.become_rows(x.rows, Dtype::F32);
-    let [rows, inputs, outputs] = [x.rows, w.cols, w.rows].map(|n| n as u32);
+    let [rows, inputs, outputs] = [x.rows.bound, w.cols, w.rows].map(|n| n as u32);
     // A tile's height changes no sum.
     let tile_rows = if rows <= 16 { 16 } else { 64 };
     let kernel = format!("matmul_plain_{}_{}_{tile_rows}", x.dtype.name(), w.dtype.name());

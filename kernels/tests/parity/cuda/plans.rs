@@ -61,6 +61,16 @@ pub(crate) fn decode_plans() -> Vec<Named> {
         names("decode, no adapter", Plan { adapters: 0, sequences: decoding(BORDERS), ..wide() }),
         names("decode, f16", Plan { dtype: Dtype::F16, sequences: decoding(BORDERS), ..wide() }),
         names("decode, f32", Plan { dtype: Dtype::F32, sequences: decoding(BORDERS), ..wide() }),
+        names(
+            "decode, long inputs",
+            Plan {
+                hidden: 4104,
+                intermediate: 5632,
+                ranks: &[8, 16, 40],
+                sequences: decoding(BORDERS.into_iter().cycle().take(40)),
+                ..wide()
+            },
+        ),
         names("decode, heads of 64, ranks to 256", plan),
     ]
 }

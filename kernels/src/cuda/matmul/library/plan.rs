@@ -89,8 +89,8 @@ impl Plan {
         [x, y]: [&Tensor; 2],
         w: &Matrix,
     ) -> Result<(), CublasError> {
-        self.x.set_cols(x.rows)?;
-        self.y.set_cols(x.rows)?;
+        self.x.set_cols(x.rows.bound)?;
+        self.y.set_cols(x.rows.bound)?;
         let (alpha, beta) = (1.0_f32, 0.0_f32);
         let place = |address: u64| address as *mut c_void;
         // SAFETY: the layouts are those of the three matrices, whose buffers hold so many elements;
@@ -113,7 +113,7 @@ impl Plan {
                 &self.algorithm,
                 place(engine.workspace.address()),
                 WORKSPACE_BYTES,
-                engine.device.stream.cu_stream().cast(),
+                engine.device.stream().cu_stream().cast(),
             )
         }
     }

@@ -1,0 +1,53 @@
+use clap::Parser;
+use serde_json::Value;
+
+use super::*;
+
+#[derive(Parser)]
+struct Command {
+    #[command(flatten)]
+    args: BenchArgs,
+}
+
+/// The JSON lines that these arguments give on the tiny shape.
+fn lines(arguments: &str) -> Vec<Value> {
+    let words = "bench --model tiny --threads 1 ".to_owned() + arguments;
+    let Command { args } = Command::try_parse_from(words.split(' ')).expect("they parse");
+    let mut out = Vec::new();
+    run(&args, &mut out).expect("it runs");
+    let text = String::from_utf8(out).expect("JSON is UTF-8");
+    text.lines().map(|line| serde_json::from_str(line).expect("a JSON object")).collect()
+}
+
+#[test]
+fn decoding_is_set_beside_the_bare_batch_and_the_byte_floor() {
+    let modes = ["none", "unused", "one", "distinct"];
+    let lines = lines(&format!(
+        "--batch 1,3 --adapters {} --rank mixed --prompt 17 --output 3 --repeat 1",
+        modes.join(",")
+    ));
+    assert_eq!(lines.len(), 8);
+    for (i, line) in lines.iter().enumerate() {
+        assert_eq!(line["mode"], modes[i / 2], "{line}");
+        assert_eq!(line["B"], [1, 3][i % 2], "{line}");
+        assert_eq!(line["rank"], "mixed");
+        assert!(line["byte_floor_ms"].as_f64() > Some(0.0), "{line}");
+        assert!(line["prefill_ms"].as_f64() > Some(0.0), "{line}");
+        assert_eq!(line.get("step_ratio").is_some(), i >= 2, "{line}");
+        assert_eq!(line.get("increment_ratio").is_some(), i >= 4, "{line}");
+    }
+    let bytes: Vec<u64> =
+        lines.iter().filter_map(|line| line["distinct_adapter_bytes"].as_u64()).collect();
+    assert_eq!(bytes[..4], [0; 4], "rows without adapters read none");
+    assert_eq!(bytes[4], bytes[5], "one adapter, however many rows share it");
+    assert_eq!(bytes[4], bytes[6], "one row has one adapter");
+    assert!(bytes[7] > 5 * bytes[6], "ranks 8, 16 and 32 beside rank 8: {bytes:?}");
+}
+
+#[test]
+fn a_sequence_that_the_model_cannot_hold_is_refused_by_its_flags() {
+    let words = "bench --model tiny --batch 1 --adapters none --prompt 8192";
+    let Command { args } = Command::try_parse_from(words.split(' ')).expect("they parse");
+    let error = run(&args, &mut Vec::new()).expect_err("8192 positions and no more");
+    assert!(error.to_string().starts_with("--prompt 8192 --output 129: "), "{error}");
+}

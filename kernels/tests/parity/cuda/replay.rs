@@ -1,0 +1,211 @@
+//! Whole decoding steps: launched again from a graph, and launched one by one.
+
+use switchyard_kernels::{
+    Backend, Batch, Delta, Dtype, Pending, Site,
+    cpu::{Cpu, Isa},
+    cuda::{Cuda, ReplayCounts},
+};
+
+use super::{open, plans::Named};
+use crate::{
+    assert_same_bits, assert_within,
+    case::{Case, LAYERS, Plan},
+    cpu,
+    random::Random,
+    rig::{Rig, bind},
+};
+
+const VOCABULARY: usize = 264;
+const SEED: u64 = 5;
+
+/// The weights of one layer, and of what is around it.
+struct Decoder<B: Backend> {
+    embedding: B::Matrix,
+    norm: B::Vector,
+    qkv: B::Matrix,
+    output: B::Matrix,
+    head: B::Matrix,
+}
+
+/// The activations of a step.
+struct Tensors<B: Backend> {
+    residual: B::Tensor,
+    normed: B::Tensor,
+    qkv: B::Tensor,
+    shrunk: B::Tensor,
+    queries: B::Tensor,
+    attended: B::Tensor,
+    branch: B::Tensor,
+    gathered: B::Tensor,
+    logits: B::Tensor,
+}
+
+/// Small, with inputs that take several runs of a LoRA product.
+fn plan() -> Named {
+    let plan = Plan {
+        dtype: Dtype::Bf16,
+        heads: (36, 12, 64, 32),
+        hidden: 2304,
+        intermediate: 1024,
+        ranks: &[8, 16, 40],
+        adapters: 5,
+        sequences: [1, 17, 40, 255, 256, 257, 530, 33, 16, 5].map(|len| (len, len - 1)).to_vec(),
+    };
+    Named { name: "a decoder", plan }
+}
+
+impl<B: Backend> Decoder<B> {
+    fn new(backend: &mut B, case: &Case) -> Self {
+        let random = &mut Random(SEED);
+        let queries = case.shape.heads * case.shape.head_dim;
+        let mut matrix = |rows, cols| {
+            let matrix = random.matrix(case.shape.dtype, rows, cols);
+            backend.matrix(matrix).unwrap()
+        };
+        let embedding = matrix(case.rows, case.hidden);
+        let qkv = matrix(case.shape.qkv_width(), case.hidden);
+        let output = matrix(case.hidden, queries);
+        let head = matrix(VOCABULARY, case.hidden);
+        let norm = backend.vector(&Random(SEED).values(case.hidden)).unwrap();
+        Self { embedding, norm, qkv, output, head }
+    }
+
+    /// Logits of the batch's `logit_rows`.
+    fn step(
+        &self,
+        backend: &mut B,
+        tensors: &mut Tensors<B>,
+        batch: &Batch,
+        layer: usize,
+    ) -> Vec<f32> {
+        let t = tensors;
+        let lora = batch.has_lora();
+        let weight = (&self.norm, 1e-5);
+        backend.begin(batch);
+        backend.embed(&self.embedding, &mut t.residual);
+        backend.norm(&mut t.residual, None, weight, &mut t.normed);
+        backend.matmul(&t.normed, &self.qkv, &mut t.qkv);
+        if lora {
+            backend.shrink(&t.normed, layer, Site::Qkv, &mut t.shrunk);
+        }
+        let delta = |site| lora.then_some(Delta { shrunk: &t.shrunk, layer, site });
+        let qkv = Pending { y: &t.qkv, bias: None, delta: delta(Site::Qkv) };
+        backend.rope_store(layer, qkv, &mut t.queries);
+        backend.attention(layer, &t.queries, &mut t.attended);
+        backend.matmul(&t.attended, &self.output, &mut t.branch);
+        if lora {
+            backend.shrink(&t.attended, layer, Site::Output, &mut t.shrunk);
+        }
+        let delta = lora.then_some(Delta { shrunk: &t.shrunk, layer, site: Site::Output });
+        let add = Pending { y: &t.branch, bias: None, delta };
+        backend.norm(&mut t.residual, Some(add), weight, &mut t.normed);
+        backend.gather(&t.normed, &mut t.gathered);
+        backend.matmul(&t.gathered, &self.head, &mut t.logits);
+        backend.read(&t.logits)
+    }
+}
+
+impl<B: Backend> Tensors<B> {
+    fn new(backend: &mut B, case: &Case) -> Self {
+        let queries = case.shape.heads * case.shape.head_dim;
+        let mut tensor = |cols| backend.tensor(case.sequences.len(), cols).unwrap();
+        Self {
+            residual: tensor(case.hidden),
+            normed: tensor(case.hidden),
+            qkv: tensor(case.shape.qkv_width()),
+            shrunk: tensor(3 * 256),
+            queries: tensor(queries),
+            attended: tensor(queries),
+            branch: tensor(case.hidden),
+            gathered: tensor(case.hidden),
+            logits: tensor(VOCABULARY),
+        }
+    }
+}
+
+/// The last rows of the first so many sequences, with their adapters or without.
+fn batch(case: &Case, sequences: usize, lora: bool) -> Batch {
+    let last = case.sequences[..sequences].iter().map(|s| (s, s.len - 1..s.len));
+    let (mut batch, _) = case.batch(last);
+    if !lora {
+        let rows = 0..batch.rows() as u32;
+        batch.segments = vec![switchyard_kernels::Segment { rows, adapter: None }];
+    }
+    batch
+}
+
+/// A backend whose pool has the case's adapters and all rows but the last of each sequence.
+fn filled<B: Backend>(case: &Case, backend: B) -> B {
+    let mut rig = Rig::new(case, backend, SEED);
+    rig.store(&case.batch(case.sequences.iter().map(|s| (s, 0..s.done))));
+    rig.backend
+}
+
+/// Steps of several sizes, twice each class and more, in and out of order.
+const STEPS: [(usize, bool); 12] = [
+    (10, true),
+    (9, true),
+    (10, true),
+    (9, false),
+    (10, false),
+    (10, true),
+    (2, true),
+    (2, true),
+    (9, true),
+    (1, false),
+    (1, false),
+    (10, true),
+];
+
+#[test]
+fn small_steps_replay_what_they_launched() {
+    let Some(cuda) = open() else { return };
+    let case = &Case::planned(&plan().plan, &mut Random(SEED)).decoding();
+    let layer = LAYERS - 1;
+    let mut cuda = filled(case, cuda);
+    let mut reference = filled(case, cpu(Isa::Reference, 1));
+    let decoder = Decoder::<Cuda>::new(&mut cuda, case);
+    let of_reference = Decoder::<Cpu>::new(&mut reference, case);
+    let mut tensors = Tensors::new(&mut cuda, case);
+    let mut tensors_of_reference = Tensors::new(&mut reference, case);
+    let mut kept = Vec::new();
+    for (sequences, lora) in STEPS {
+        let batch = batch(case, sequences, lora);
+        let logits = decoder.step(&mut cuda, &mut tensors, &batch, layer);
+        let expected = of_reference.step(&mut reference, &mut tensors_of_reference, &batch, layer);
+        assert_within(3e-2, &format!("{sequences} sequences, {lora}"), &logits, &expected);
+        // Elsewhere in memory, what is launched is never the same.
+        let before = cuda.replay_counts();
+        let mut elsewhere = Tensors::new(&mut cuda, case);
+        let one_by_one = decoder.step(&mut cuda, &mut elsewhere, &batch, layer);
+        assert_eq!(cuda.replay_counts(), before, "launched one by one");
+        kept.push(elsewhere);
+        assert_same_bits("one by one", &one_by_one, &logits);
+        // The class's latest launches are those above; these become it again.
+        let again = decoder.step(&mut cuda, &mut tensors, &batch, layer);
+        let before = cuda.replay_counts().replayed;
+        let replayed = decoder.step(&mut cuda, &mut tensors, &batch, layer);
+        assert_eq!(cuda.replay_counts().replayed, before + 1);
+        assert_same_bits("again", &again, &logits);
+        assert_same_bits("replayed", &replayed, &logits);
+    }
+}
+
+#[test]
+fn small_unused_adapters_change_no_launch() {
+    let Some(cuda) = open() else { return };
+    let case = &Case::planned(&plan().plan, &mut Random(SEED)).decoding();
+    let mut bare = Case::planned(&plan().plan, &mut Random(SEED)).decoding();
+    bare.adapters.clear();
+    let mut cuda = filled(&bare, cuda);
+    let decoder = Decoder::<Cuda>::new(&mut cuda, case);
+    let mut tensors = Tensors::new(&mut cuda, case);
+    let batch = batch(case, 9, false);
+    let mut step = |cuda: &mut Cuda| decoder.step(cuda, &mut tensors, &batch, 0);
+    let off = [step(&mut cuda), step(&mut cuda), step(&mut cuda)];
+    assert_eq!(cuda.replay_counts(), ReplayCounts { captured: 1, replayed: 2 });
+    bind(case, &mut cuda);
+    let unused = step(&mut cuda);
+    assert_eq!(cuda.replay_counts(), ReplayCounts { captured: 1, replayed: 3 });
+    off.iter().for_each(|logits| assert_same_bits("unused", &unused, logits));
+}
