@@ -29,6 +29,7 @@ use std::path::PathBuf;
 use switchyard_kernels::Dtype;
 
 pub use content::{AdapterContent, Residency};
+pub(crate) use host_tier::HostTier;
 pub use registry::{AdapterGeneration, AdapterLease, Catalogue, Refresh, Registry};
 pub use store::{AdapterStore, AdapterStoreStatus};
 

@@ -9,12 +9,13 @@ mod adapters;
 mod base;
 mod decode;
 mod floor;
+mod many;
 mod measurement;
 mod shape;
 
 use std::io::{self, Write};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use switchyard_kernels::DeviceError;
 
 use crate::{
@@ -24,12 +25,23 @@ use crate::{
 };
 use adapters::Ranks;
 use decode::DecodeArgs;
+use many::ManyArgs;
 
 /// What to measure.
 #[derive(Args, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct BenchArgs {
+    #[command(subcommand)]
+    other: Option<OtherBench>,
     #[command(flatten)]
     decode: DecodeArgs,
+}
+
+/// What can be measured beside decode steps.
+#[derive(Subcommand, Clone, Debug)]
+enum OtherBench {
+    /// Many registered adapters, chosen by popularity
+    Many(ManyArgs),
 }
 
 /// Why nothing was measured.
@@ -75,7 +87,10 @@ impl BenchError {
 
 /// Measures what the arguments ask for and writes a JSON line for each result.
 pub fn run(args: &BenchArgs, out: &mut dyn Write) -> Result<(), BenchError> {
-    decode::run(&args.decode, out)
+    match &args.other {
+        None => decode::run(&args.decode, out),
+        Some(OtherBench::Many(args)) => many::run(args, out),
+    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ mod schema;
 mod source;
 #[cfg(test)]
 mod tests;
-mod units;
+pub(crate) mod units;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
 

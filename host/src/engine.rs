@@ -32,7 +32,7 @@ use handle::{Board, Command};
 pub use request::{FinishReason, NewSequence, Sampling, SubmitError, TokenOutput};
 use scheduler::{Plan, Scheduler};
 use sequence::SequenceId;
-pub use status::{EngineLimits, EngineStatus, SlabCounts};
+pub use status::{EngineLimits, EngineStatus, SlabCounts, Traffic};
 pub use stream::TokenStream;
 
 /// Most slabs of a pool whose size nobody has chosen: for a small model a whole device is too much
@@ -50,6 +50,7 @@ pub struct Engine<B: Backend> {
     steps: u64,
     rows: u64,
     tokens: u64,
+    traffic: Traffic,
 }
 
 /// A step that has been queued.
@@ -77,7 +78,8 @@ impl<B: Backend> Engine<B> {
         }
         model.reserve(slabs)?;
         let scheduler = Scheduler::new(slabs, limits.max_running, limits.max_step_tokens);
-        Ok(Self { model, scheduler, in_flight: None, slabs, steps: 0, rows: 0, tokens: 0 })
+        let (in_flight, traffic) = (None, Traffic::default());
+        Ok(Self { model, scheduler, in_flight, slabs, steps: 0, rows: 0, tokens: 0, traffic })
     }
 
     /// The thread's loop.
@@ -135,11 +137,13 @@ impl<B: Backend> Engine<B> {
         for load in &plan.loads {
             self.model.load_adapter(load.slot, &load.image, &load.slabs);
         }
-        let Assembly { batch, samples, order } = assemble(self.scheduler.running(), &plan.work);
+        let running = self.scheduler.running();
+        let Assembly { batch, samples, order, traffic } = assemble(running, &plan.work);
         self.model.forward(&batch);
         let draw = self.model.sample(&samples);
         self.steps += 1;
         self.rows += batch.rows() as u64;
+        self.traffic += traffic;
         self.scheduler.launch(&plan.work, &order);
         Launched { draw, order }
     }
@@ -154,6 +158,7 @@ impl<B: Backend> Engine<B> {
         board.update(|status| {
             self.scheduler.report(status);
             (status.steps, status.rows, status.tokens) = (self.steps, self.rows, self.tokens);
+            status.traffic = self.traffic;
         });
     }
 }

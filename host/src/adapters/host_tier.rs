@@ -13,7 +13,7 @@ use std::{
 use crate::model::{AdapterId, AdapterImage};
 
 /// The images in host memory.
-pub(super) struct HostTier {
+pub(crate) struct HostTier {
     state: Mutex<State>,
 }
 
@@ -45,13 +45,13 @@ impl Entry {
 type Freed = Vec<Arc<AdapterImage>>;
 
 impl HostTier {
-    pub(super) fn new(budget: usize) -> Self {
+    pub(crate) fn new(budget: usize) -> Self {
         let state = State { entries: BTreeMap::new(), budget, clock: 0 };
         Self { state: Mutex::new(state) }
     }
 
     /// The image, if it is in memory.
-    pub(super) fn get(&self, id: AdapterId) -> Option<Arc<AdapterImage>> {
+    pub(crate) fn get(&self, id: AdapterId) -> Option<Arc<AdapterImage>> {
         let mut state = self.lock();
         state.clock += 1;
         let clock = state.clock;
@@ -67,7 +67,7 @@ impl HostTier {
     }
 
     /// Takes in an image that is about to be used. Where there already is one, that is the image.
-    pub(super) fn put(&self, image: AdapterImage) -> Arc<AdapterImage> {
+    pub(crate) fn put(&self, image: AdapterImage) -> Arc<AdapterImage> {
         let mut state = self.lock();
         let present = state.entries.get(&image.id).and_then(|entry| entry.image.upgrade());
         let held = present.unwrap_or_else(|| Arc::new(image));

@@ -79,16 +79,28 @@ impl AdapterSource {
         let slab_bytes = config.attention_shape(dtype).slab_bytes();
         let template = |&rank: &u32| {
             let weights = LoraWeights::random(config, dtype, rank as usize, rank.into());
-            let image = weights.pack(config, slab_bytes, id(u64::MAX));
+            let image = weights.pack(config, slab_bytes, Self::id(usize::MAX));
             image.map(|image| (rank, image)).map_err(|error| BenchError::Pack { rank, error })
         };
         let templates = ranks.all().iter().map(template).collect::<Result<_, _>>()?;
         Ok(Self { ranks, templates })
     }
 
+    /// Identity of the adapter of that number.
+    pub(super) fn id(index: usize) -> AdapterId {
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&index.to_le_bytes());
+        AdapterId(id)
+    }
+
+    /// Slabs of that adapter.
+    pub(super) fn slabs(&self, index: usize) -> usize {
+        self.template(index).map.slabs as usize
+    }
+
     /// That adapter's image, under the mark that tells whether the pool holds it.
     pub(super) fn image(&self, index: usize, resident: Arc<AtomicBool>) -> AdapterImage {
-        self.template(index).twin(id(index as u64), resident)
+        self.template(index).twin(Self::id(index), resident)
     }
 
     /// The first `count` adapters, drawn on all processors.
@@ -112,12 +124,6 @@ impl AdapterSource {
     fn template(&self, index: usize) -> &AdapterImage {
         &self.templates[&self.ranks.of(index)]
     }
-}
-
-fn id(number: u64) -> AdapterId {
-    let mut id = [0; 32];
-    id[..8].copy_from_slice(&number.to_le_bytes());
-    AdapterId(id)
 }
 
 #[cfg(test)]
@@ -147,6 +153,7 @@ mod tests {
         assert_eq!(ranks, [8, 16, 32, 64, 128, 8, 16]);
         assert_ne!(images[0].id, images[5].id);
         assert_ne!(images[0].bytes.bytes(), images[5].bytes.bytes());
+        assert_eq!(source.slabs(4), images[4].map.slabs as usize);
         assert_eq!(images[6].bytes.bytes(), source.image(6, Arc::default()).bytes.bytes());
     }
 }

@@ -11,7 +11,7 @@ struct Command {
 
 /// The JSON lines that these arguments give on the tiny shape.
 fn lines(arguments: &str) -> Vec<Value> {
-    let words = "bench --model tiny --threads 1 ".to_owned() + arguments;
+    let words = format!("bench {arguments} --model tiny --threads 1");
     let Command { args } = Command::try_parse_from(words.split(' ')).expect("they parse");
     let mut out = Vec::new();
     run(&args, &mut out).expect("it runs");
@@ -42,6 +42,37 @@ fn decoding_is_set_beside_the_bare_batch_and_the_byte_floor() {
     assert_eq!(bytes[4], bytes[5], "one adapter, however many rows share it");
     assert_eq!(bytes[4], bytes[6], "one row has one adapter");
     assert!(bytes[7] > 5 * bytes[6], "ranks 8, 16 and 32 beside rank 8: {bytes:?}");
+}
+
+#[test]
+fn many_adapters_go_through_a_pool_that_holds_a_part_of_them() {
+    let lines = lines(
+        "many --registered 12 --few 2 --requests 40 --concurrent 4 --prompt 9 --output 5 \
+         --fits 25 --host-memory 1GiB",
+    );
+    let titles: Vec<_> =
+        lines.iter().map(|line| (line["registered"].as_u64(), line["pass"].as_str())).collect();
+    let title = |registered, pass| (Some(registered), Some(pass));
+    let expected = [title(2, "cold"), title(2, "warm"), title(12, "cold"), title(12, "warm")];
+    assert_eq!(titles, expected);
+    for line in &lines {
+        assert_eq!((&line["requests"], &line["failed"]), (&40.into(), &0.into()), "{line}");
+        assert!(line["steps"].as_u64() >= Some(5), "{line}");
+        assert!(line["byte_floor_s"].as_f64() > Some(0.0), "{line}");
+        let ttft = |name: &str| line[name].as_f64();
+        assert!(ttft("ttft_p50_ms") <= ttft("ttft_p99_ms"), "{line}");
+        assert!(ttft("ttft_p99_ms") <= ttft("ttft_max_ms"), "{line}");
+        assert!(!line["slabs"].as_array().expect("a series").is_empty(), "{line}");
+    }
+    let [few_cold, few_warm, cold, warm] = &lines[..] else { panic!("four passes") };
+    assert_eq!(few_cold["distinct"], 2);
+    assert_eq!((&few_cold["host_loads"], &few_cold["adapter_loads"]), (&2.into(), &2.into()));
+    assert_eq!((&few_warm["host_loads"], &few_warm["adapter_loads"]), (&0.into(), &0.into()));
+    assert_eq!(cold["host_loads"], cold["distinct"], "another set is cold again");
+    assert!(warm["host_hit_rate"].as_f64() > cold["host_hit_rate"].as_f64());
+    assert!(cold["adapter_loads"].as_u64() >= cold["distinct"].as_u64());
+    assert!(warm["adapter_loads"].as_u64() > Some(0), "a quarter of the adapters fits");
+    assert!(few_warm.get("against_few").is_none() && warm.get("against_few").is_some());
 }
 
 #[test]

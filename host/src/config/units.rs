@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Bytes of "16MiB", "1.5 GB" or "512B".
-pub(super) fn size(text: &str) -> Option<u64> {
+pub(crate) fn size(text: &str) -> Option<u64> {
     let (number, unit) = split(text)?;
     let scale: u64 = match unit {
         "B" => 1,

@@ -1,5 +1,7 @@
 //! What the engine tells about itself, and the limits it is given.
 
+use std::ops::AddAssign;
+
 use crate::model::ModelLimits;
 
 /// How much the engine may take on.
@@ -36,6 +38,22 @@ pub struct SlabCounts {
     pub total: usize,
 }
 
+/// What steps read from the pool: with the weights, the least that memory has to deliver.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Tokens whose keys and values were read, once a step for each of its sequences.
+    pub kv_tokens: u64,
+    /// Slabs of adapters, once a step however many rows use one.
+    pub adapter_slabs: u64,
+}
+
+impl AddAssign for Traffic {
+    fn add_assign(&mut self, more: Self) {
+        self.kv_tokens += more.kv_tokens;
+        self.adapter_slabs += more.adapter_slabs;
+    }
+}
+
 /// The engine after its latest step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EngineStatus {
@@ -49,6 +67,8 @@ pub struct EngineStatus {
     pub rows: u64,
     /// Tokens produced since the start.
     pub tokens: u64,
+    /// Reads from the pool since the start.
+    pub traffic: Traffic,
     /// Sequences put back to the queue for memory since the start.
     pub preemptions: u64,
     /// Adapters copied into the pool since the start.

@@ -66,33 +66,31 @@ __device__ void activate(const Step& step, const Pending& pending, void* out) {
   }
 }
 
-// As `activate` for few rows: a thread has a column, of gate and of up.
+// As `activate` for few rows: an item is a group of them, and a thread has a column, of gate and of
+// up.
 template <class T, class Y>
 __device__ void activate_few(const Step& step, const Pending& pending, void* any_out) {
   release_successor();
   using Out = Activation<T>;
-  constexpr u32 ROWS = 2;
   const u32 intermediate = pending.width / 2, parts = (intermediate + THREADS - 1) / THREADS;
-  const u32 items = step.counts->pieces * parts;
+  const u32 items = step.counts->groups * parts;
   for (u32 item = blockIdx.x; item < items; item += gridDim.x) {
-    const Piece piece = step.pieces[item / parts];
+    const Piece group = step.groups[item / parts];
     const u32 column = item % parts * THREADS + threadIdx.x;
     const bool inside = column < intermediate;
-    Lane<2> lane = {{column, intermediate + column}, piece.row, piece.rows};
+    Lane<2> lane = {{column, intermediate + column}, group.row, group.rows};
     if (!inside) lane.columns[0] = lane.columns[1] = pending.width;
     if (item == blockIdx.x) {
-      prefetch_lane<T>(pending, piece.slot, lane);
+      prefetch_lane<T>(pending, group.slot, lane);
       wait_for_predecessor();
     }
-    for (u32 row = 0; row < piece.rows; row += ROWS, lane.row += ROWS, lane.rows -= ROWS) {
-      float sums[2][ROWS];
-      finish_lane<T, Y>(pending, piece.slot, lane, sums);
-      Out* out = static_cast<Out*>(any_out) + u64(lane.row) * intermediate + column;
+    float sums[2][GROUP_ROWS];
+    finish_lane<T, Y>(pending, group.slot, lane, sums);
+    Out* out = static_cast<Out*>(any_out) + u64(group.row) * intermediate + column;
 #pragma unroll
-      for (u32 r = 0; r < ROWS; r++)
-        if (inside && row + r < piece.rows)
-          out[u64(r) * intermediate] = from_float<Out>(silu(sums[0][r]) * sums[1][r]);
-    }
+    for (u32 r = 0; r < GROUP_ROWS; r++)
+      if (inside && r < group.rows)
+        out[u64(r) * intermediate] = from_float<Out>(silu(sums[0][r]) * sums[1][r]);
   }
   wait_for_predecessor();
 }
@@ -102,7 +100,7 @@ __device__ void activate_few(const Step& step, const Pending& pending, void* any
       activate_##T##_##Y(Step step, Pending gate_up, void* out) {                   \
     activate<T, Y>(step, gate_up, out);                                             \
   }                                                                                 \
-  extern "C" __global__ void __launch_bounds__(THREADS, 8)                          \
+  extern "C" __global__ void __launch_bounds__(THREADS, 6)                          \
       activate_few_##T##_##Y(Step step, Pending gate_up, void* out) {               \
     activate_few<T, Y>(step, gate_up, out);                                         \
   }

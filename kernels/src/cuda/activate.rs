@@ -6,6 +6,7 @@ use super::{
     expand::{PendingView, blocks_for, variant},
     launch::{Grid, Parameters},
     matmul::is_few,
+    step::Extent,
 };
 use crate::Pending;
 
@@ -16,7 +17,7 @@ const THREADS: u32 = 128;
 const OUTPUTS: u32 = 128;
 /// Blocks that a multiprocessor holds.
 const RESIDENT: u32 = 5;
-const RESIDENT_FEW: u32 = 8;
+const RESIDENT_FEW: u32 = 6;
 
 /// `out = silu(gate) * up`: `gate_up` `[rows, 2 * intermediate]`, `out` `[rows, intermediate]`.
 pub(super) fn activate(cx: &mut Context, gate_up: Pending<'_, Cuda>, out: &mut Tensor) {
@@ -29,8 +30,9 @@ pub(super) fn activate(cx: &mut Context, gate_up: Pending<'_, Cuda>, out: &mut T
     }
     let few = is_few(rows.bound);
     let kernel = variant(cx, if few { "activate_few" } else { "activate" }, gate_up.y.dtype);
-    let resident = if few { RESIDENT_FEW } else { RESIDENT };
-    let blocks = blocks_for(cx, (out.cols as u32).div_ceil(OUTPUTS), resident);
+    let Extent { pieces, groups, .. } = cx.step.extent;
+    let (runs, resident) = if few { (groups, RESIDENT_FEW) } else { (pieces, RESIDENT) };
+    let blocks = blocks_for(cx, runs * (out.cols as u32).div_ceil(OUTPUTS), resident);
     let grid = Grid::flat(blocks, THREADS);
     let parameters = Parameters::default().with(cx.step.view()).with(view).with(out.data.address());
     // SAFETY: the parameters of `activate.cu`; `view` answers for the product, and `out` has half

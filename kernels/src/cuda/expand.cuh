@@ -229,15 +229,15 @@ __device__ inline void expand(const Pending& pending, const Piece& piece, u32 fi
 
 // ---- few rows: a lane has columns of its own
 
-// Columns of a lane, and of `ROWS` rows from `row` on, of which the piece has `rows`.
+// Columns of a lane, and `rows` rows from `row` on.
 template <u32 COLUMNS>
 struct Lane {
   u32 columns[COLUMNS];  // of the site; beyond its width where the lane has none
   u32 row, rows;
 };
 
-// Adds s B to `sums` for the ranks of one tile: in their order, so that the order of a sum is a
-// function of the column and the adapter.
+// Adds s B for the ranks of one tile: in their order, so that the order of a sum is a function of
+// the column and the adapter.
 template <class T, u32 RANKS, u32 ROWS, u32 COLUMNS>
 __device__ inline void add_tile(const Tile& tile, const float* s, u32 stride,
                                 const Lane<COLUMNS>& lane, float (&sums)[COLUMNS][ROWS]) {
@@ -288,7 +288,6 @@ __device__ inline void prefetch_lane(const Pending& pending, u32 slot, const Lan
 template <class T, class Y, u32 ROWS, u32 COLUMNS>
 __device__ inline void finish_lane(const Pending& pending, u32 slot, const Lane<COLUMNS>& lane,
                                    float (&sums)[COLUMNS][ROWS]) {
-  float delta[COLUMNS][ROWS] = {};
 #pragma unroll
   for (u32 c = 0; c < COLUMNS; c++) {
     const u32 column = lane.columns[c];
@@ -308,11 +307,7 @@ __device__ inline void finish_lane(const Pending& pending, u32 slot, const Lane<
 #pragma unroll
     for (u32 c = 0; c < COLUMNS; c++) inside |= lane.columns[c] - tile.start < tile.length;
     if (!inside) continue;
-    if (tile.ranks == 16) add_tile<T, 16>(tile, pending.shrunk, pending.ranks, lane, delta);
-    else add_tile<T, 8>(tile, pending.shrunk, pending.ranks, lane, delta);
+    if (tile.ranks == 16) add_tile<T, 16>(tile, pending.shrunk, pending.ranks, lane, sums);
+    else add_tile<T, 8>(tile, pending.shrunk, pending.ranks, lane, sums);
   }
-#pragma unroll
-  for (u32 c = 0; c < COLUMNS; c++)
-#pragma unroll
-    for (u32 r = 0; r < ROWS; r++) sums[c][r] += delta[c][r];
 }

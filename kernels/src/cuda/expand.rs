@@ -67,8 +67,7 @@ pub(super) fn variant(cx: &Context, operation: &str, y: Dtype) -> String {
     format!("{operation}_{}_{}", cx.pool.shape().dtype.name(), y.name())
 }
 
-/// Blocks that share the `parts` of each of the step's pieces, `resident` of them on each
-/// multiprocessor at most.
-pub(super) fn blocks_for(cx: &Context, parts: u32, resident: u32) -> u32 {
-    (cx.step.extent.pieces * parts).min(cx.device.processors * resident)
+/// Blocks that share so many items, `resident` of them on each multiprocessor at most.
+pub(super) fn blocks_for(cx: &Context, items: u32, resident: u32) -> u32 {
+    items.min(cx.device.processors * resident)
 }

@@ -146,41 +146,38 @@ template <class T, class Y>
 __device__ void rope_store_few(const Step& step, const Pool& pool, const Pending& qkv,
                                const Rotary& rotary, void* q) {
   release_successor();
-  constexpr u32 ROWS = 2;
   const u32 dim = pool.head_dim, heads = rotary.heads + 2 * pool.kv_heads;
   const u32 lanes = heads * (dim - rotary.pairs), parts = (lanes + THREADS - 1) / THREADS;
-  const u32 items = step.counts->pieces * parts;
+  const u32 items = step.counts->groups * parts;
   for (u32 item = blockIdx.x; item < items; item += gridDim.x) {
-    const Piece piece = step.pieces[item / parts];
-    const u32 lane_index = item % parts * THREADS + threadIdx.x;
-    const Place place = place_of(lane_index, pool, rotary);
-    const bool inside = lane_index < lanes, pair = inside && place.first < dim;
-    Lane<2> lane = {{pair ? place.head * dim + place.first : qkv.width,
-                     inside ? place.head * dim + place.second : qkv.width},
-                    piece.row,
-                    piece.rows};
+    const Piece group = step.groups[item / parts];
+    const u32 index = item % parts * THREADS + threadIdx.x;
+    const Place place = place_of(index, pool, rotary);
+    const bool inside = index < lanes, pair = inside && place.first < dim;
+    const Lane<2> lane = {{pair ? place.head * dim + place.first : qkv.width,
+                           inside ? place.head * dim + place.second : qkv.width},
+                          group.row,
+                          group.rows};
     if (item == blockIdx.x) {
-      prefetch_lane<T>(qkv, piece.slot, lane);
+      prefetch_lane<T>(qkv, group.slot, lane);
       wait_for_predecessor();
     }
-    for (u32 row = 0; row < piece.rows; row += ROWS, lane.row += ROWS, lane.rows -= ROWS) {
-      float sums[2][ROWS];
-      finish_lane<T, Y>(qkv, piece.slot, lane, sums);
+    float sums[2][GROUP_ROWS];
+    finish_lane<T, Y>(qkv, group.slot, lane, sums);
+    const float frequency = pair ? rotary.inv_freq[place.first] : 0;
 #pragma unroll
-      for (u32 r = 0; r < ROWS; r++) {
-        if (!inside || row + r >= piece.rows) break;
-        float a = sums[0][r], b = sums[1][r];
-        if (pair && place.head < rotary.heads + pool.kv_heads) {
-          const float position = float(step.positions[lane.row + r]);
-          float sine, cosine;
-          sincosf(__fmul_rn(position, rotary.inv_freq[place.first]), &sine, &cosine);
-          const float x = a, y = b;
-          a = x * cosine - y * sine;
-          b = y * cosine + x * sine;
-        }
-        if (pair) store_element<T>(step, pool, rotary, lane.row + r, place.head, place.first, a, q);
-        store_element<T>(step, pool, rotary, lane.row + r, place.head, place.second, b, q);
+    for (u32 r = 0; r < GROUP_ROWS; r++) {
+      if (!inside || r >= group.rows) break;
+      float a = sums[0][r], b = sums[1][r];
+      if (pair && place.head < rotary.heads + pool.kv_heads) {
+        float sine, cosine;
+        sincosf(__fmul_rn(float(step.positions[group.row + r]), frequency), &sine, &cosine);
+        const float x = a, y = b;
+        a = x * cosine - y * sine;
+        b = y * cosine + x * sine;
       }
+      if (pair) store_element<T>(step, pool, rotary, group.row + r, place.head, place.first, a, q);
+      store_element<T>(step, pool, rotary, group.row + r, place.head, place.second, b, q);
     }
   }
   wait_for_predecessor();
@@ -191,7 +188,7 @@ __device__ void rope_store_few(const Step& step, const Pool& pool, const Pending
   extern "C" __global__ void __launch_bounds__(THREADS) rope_store_##T##_##Y(PARAMETERS) {     \
     rope_store<T, Y>(step, pool, qkv, rotary, q);                                              \
   }                                                                                            \
-  extern "C" __global__ void __launch_bounds__(THREADS) rope_store_few_##T##_##Y(PARAMETERS) { \
+  extern "C" __global__ void __launch_bounds__(THREADS, 6) rope_store_few_##T##_##Y(PARAMETERS) { \
     rope_store_few<T, Y>(step, pool, qkv, rotary, q);                                          \
   }
 using f32 = float;

@@ -53,11 +53,14 @@ pub(super) fn rope_store(cx: &mut Context, layer: usize, qkv: Pending<'_, Cuda>,
     let all_heads = heads + 2 * kv_heads;
     let grid = if few {
         let parts = (all_heads * (head_dim - pairs)).div_ceil(THREADS);
-        Grid::flat(blocks_for(cx, parts, RESIDENT), THREADS)
+        Grid::flat(blocks_for(cx, cx.step.extent.groups * parts, RESIDENT), THREADS)
     } else {
         let delta = if view.has_delta() { head_dim.next_multiple_of(32) + 8 } else { 0 };
         let shared = PIECE_ROWS * (delta + 2 * pairs) * 4;
-        Grid { shared, ..Grid::flat(blocks_for(cx, all_heads, RESIDENT), THREADS) }
+        Grid {
+            shared,
+            ..Grid::flat(blocks_for(cx, cx.step.extent.pieces * all_heads, RESIDENT), THREADS)
+        }
     };
     let inv_freq = cx.pool.inv_freq.address();
     let parameters = Parameters::default()

@@ -54,6 +54,20 @@ fn log_probabilities_are_those_of_the_logits() {
 }
 
 #[test]
+fn traffic_counts_an_adapter_once_a_step_and_every_sequence_s_keys() {
+    for rig in BOTH {
+        let mut engine = rig.engine();
+        let adapter = tiny_adapter(Dtype::F32, 4, 1);
+        let shared = |seed| Ask { adapter: Some(adapter.clone()), ..Ask::new(seed, 5, 3) };
+        engine.answer(&[shared(1), shared(2), Ask::new(3, 7, 3)]);
+        // Three steps: prompts of 5, 5 and 7 tokens, then one token more in each.
+        let kv_tokens = (17 + 20 + 23) as u64;
+        let adapter_slabs = 3 * u64::from(adapter.map.slabs);
+        assert_eq!(engine.traffic, Traffic { kv_tokens, adapter_slabs });
+    }
+}
+
+#[test]
 fn cancellation_at_any_step_frees_everything_at_the_next() {
     for rig in BOTH {
         let adapter = Some(tiny_adapter(Dtype::F32, 8, 1));
