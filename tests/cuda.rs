@@ -23,7 +23,7 @@ pub fn device() -> Option<impl Fn() -> Cuda> {
     static FIRST: OnceLock<Option<Mutex<Cuda>>> = OnceLock::new();
     let named: Device = harness::device().parse().unwrap();
     let number = if let Device::Cuda(number) = named { number } else { 0 };
-    let open = move || Cuda::new(number, &KernelCache::new(harness::scratch().join("kernels")));
+    let open = move || Cuda::new(number, KernelCache::new(harness::scratch().join("kernels")));
     let first = FIRST.get_or_init(|| match open() {
         Ok(cuda) => Some(Mutex::new(cuda)),
         Err(DeviceError::Unavailable(why)) if !matches!(named, Device::Cuda(_)) => {

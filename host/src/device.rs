@@ -72,7 +72,8 @@ impl fmt::Display for Device {
 }
 
 impl DeviceOptions {
-    /// Starts an engine with these weights; ends the stages "device", "weights" and "pool".
+    /// Starts an engine with these weights; ends the stages "device", "weights" and
+    /// "kernels and pool".
     pub fn start<M: MatrixSource + 'static>(
         self,
         config: ModelConfig,
@@ -103,8 +104,8 @@ impl DeviceOptions {
 
     fn open_gpu(&self, number: usize) -> Result<Cuda, DeviceError> {
         match self.kernel_cache.clone().map(KernelCache::new) {
-            Some(cache) => Cuda::new(number, &cache),
-            None => Cuda::new(number, &NoCache),
+            Some(cache) => Cuda::new(number, cache),
+            None => Cuda::new(number, NoCache),
         }
     }
 
@@ -130,7 +131,7 @@ fn spawn<B: Backend, M: MatrixSource + 'static>(
         Ok(model)
     };
     let engine = Engine::spawn(load, limits)?;
-    startup.end("pool");
+    startup.end("kernels and pool");
     Ok(engine)
 }
 
@@ -171,7 +172,7 @@ mod tests {
 
     #[test]
     fn auto_starts_whatever_is_there_and_a_named_gpu_says_what_is_missing() {
-        let stages = ["device", "weights", "pool"];
+        let stages = ["device", "weights", "kernels and pool"];
         assert_eq!(start(Device::Auto).unwrap(), stages);
         assert_eq!(start(Device::Cpu).unwrap(), stages);
         let why = start(Device::Cuda(1_000)).unwrap_err();

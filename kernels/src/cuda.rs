@@ -117,14 +117,15 @@ pub struct Cuda {
 }
 
 impl Cuda {
-    /// Opens the GPU of that number and makes the kernels ready.
-    pub fn new(ordinal: usize, cache: &dyn BlobCache) -> Result<Self, DeviceError> {
+    /// Opens the GPU of that number and begins to make the kernels ready; [`Backend::reserve`]
+    /// waits for them.
+    pub fn new(ordinal: usize, cache: impl BlobCache + 'static) -> Result<Self, DeviceError> {
         let device = Device::open(ordinal)?;
-        let modules = Modules::load(&device, SOURCES, cache)?;
+        let library = matmul::Library::open(&device)?;
+        let modules = Modules::begin(&device, SOURCES, cache)?;
         let (pool, step) = (Pool::empty(&device)?, Step::empty(&device)?);
         let (adapters, sampler) = (AdapterTable::empty(&device)?, Sampler::new(&device)?);
-        let (library, splits) = (matmul::Library::open(&device)?, Splits::empty(&device)?);
-        let upload = Upload::new(&device);
+        let (splits, upload) = (Splits::empty(&device)?, Upload::new(&device));
         let (meeting, multiplied) = (Meeting::empty(&device)?, None);
         let cx = Context {
             device,
@@ -188,6 +189,7 @@ impl Backend for Cuda {
     fn reserve(&mut self, shape: &AttentionShape, slabs: usize) -> Result<(), DeviceError> {
         // The weights are there.
         self.upload = Upload::new(&self.cx.device);
+        self.cx.modules.wait()?;
         self.cx.pool = Pool::reserve(&self.cx.device, shape, slabs)?;
         self.cx.splits.reserve_for_pool(shape, slabs)
     }
