@@ -51,7 +51,7 @@ pub trait MatrixSource: Send + Sync {
             Ok(())
         };
         let done = thread::scope(|scope| {
-            let others: Vec<_> = (0..others).map(|_| scope.spawn(&read)).collect();
+            let others: Vec<_> = (0..others).map(|_| scope.spawn(read)).collect();
             let own = read();
             let join = |other: thread::ScopedJoinHandle<'_, _>| {
                 other.join().unwrap_or_else(|cause| panic::resume_unwind(cause))
