@@ -1,8 +1,12 @@
 //! Runs the real binary on a free port and talks HTTP to it.
+//!
+//! Tests are built once and may run elsewhere: where the repository lies, which binary is under test
+//! and on what device is then said by `SWITCHYARD_TEST_ROOT`, `_BINARY` and `_DEVICE`.
 
 use std::{
-    fs,
+    env, fs,
     io::{BufRead, BufReader, Read},
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
@@ -18,15 +22,36 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The repository.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("host/ lies in the root").to_owned()
+    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("host/ lies in the root");
+    env::var_os("SWITCHYARD_TEST_ROOT").map_or_else(|| built().to_owned(), PathBuf::from)
+}
+
+/// What runs the kernels of the binary under test.
+pub fn device() -> String {
+    env::var("SWITCHYARD_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned())
+}
+
+/// The configuration of the engine under test.
+pub fn engine() -> String {
+    format!("[engine]\ndevice = {:?}\nmemory = {POOL:?}\n", device())
+}
+
+/// A folder that outlives the tests; compiled kernels are kept there.
+pub fn scratch() -> PathBuf {
+    let built = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    if built.exists() { built.to_owned() } else { env::temp_dir().join("switchyard-tests") }
 }
 
 /// The binary under test, with a cache home of the tests' own.
 pub fn binary() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_switchyard"));
-    command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
+    let built = || env!("CARGO_BIN_EXE_switchyard").into();
+    let mut command = Command::new(env::var_os("SWITCHYARD_TEST_BINARY").unwrap_or_else(built));
+    command.env("XDG_CACHE_HOME", scratch());
     command
 }
+
+/// The pool of a site: tests share the device's memory.
+const POOL: &str = "512MiB";
 
 /// A folder with its own configuration, adapters and plugins, on the demo model.
 pub struct Site {
@@ -47,6 +72,8 @@ impl Site {
         let base = root().join("host/demo/base").display().to_string();
         let config = config
             .replace("\"host/demo/base\"", &format!("{base:?}"))
+            .replace("device = \"auto\"", &format!("device = {:?}", device()))
+            .replace("memory = \"auto\"", &format!("memory = {POOL:?}"))
             .replace("\"host/demo/adapters\"", "\"adapters\"")
             .replace("\"plugins/router-rules/", "\"plugins/")
             .replace("\"plugins/template-chatml/", "\"plugins/")
@@ -62,7 +89,11 @@ impl Site {
         fs::create_dir(site.path("adapters")).expect("an adapter folder");
         let base = root().join("host/demo/base").display().to_string();
         let model = format!("[model]\npath = {base:?}\nid = \"switchyard-demo\"\n");
-        site.write("config.toml", model + "[adapters]\ndirs = [\"adapters\"]\n");
+        site.write("config.toml", model + &engine() + "[adapters]\ndirs = [\"adapters\"]\n");
+        // Adapters are each site's own, compiled kernels are not.
+        let (own, kept) = (site.path("cache/switchyard"), scratch().join("kernels"));
+        let made = fs::create_dir_all(&own).and_then(|()| fs::create_dir_all(&kept));
+        made.and_then(|()| symlink(kept, own.join("kernels"))).expect("a cache");
         site
     }
 

@@ -2,6 +2,7 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "tests")]
 
 mod adapters;
+mod cuda;
 mod faults;
 mod golden;
 mod harness;

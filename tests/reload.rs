@@ -15,7 +15,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::harness::{Server, Site, chat, root, wait_until};
+use crate::harness::{Server, Site, chat, engine, root, wait_until};
 
 const CLIENTS: usize = 8;
 const PLUGIN_SWAPS: usize = 200;
@@ -36,9 +36,11 @@ fn config(site: &Site, number: usize) -> String {
     let base = root().join("host/demo/base");
     let adapters = site.path("adapters");
     format!(
-        "[model]\npath = {base:?}\nid = \"switchyard-demo\"\n[adapters]\ndirs = [{adapters:?}]\n\
+        "[model]\npath = {base:?}\nid = \"switchyard-demo\"\n{}\
+         [adapters]\ndirs = [{adapters:?}]\n\
          [[plugins]]\nname = \"stamped\"\npath = \"stamped.wasm\"\n\
-         config = {{ stamp = \"{number}\" }}\n"
+         config = {{ stamp = \"{number}\" }}\n",
+        engine()
     )
 }
 

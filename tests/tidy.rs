@@ -13,7 +13,8 @@ const LINE_CHARS_MAX: usize = 100;
 const BANNED_NAMES: [&str; 6] = ["util", "utils", "helper", "helpers", "common", "misc"];
 
 /// Modules of the host from the bottom up; a module may use only those before it.
-const LAYERS: [&str; 19] = [
+const LAYERS: [&str; 20] = [
+    "startup",
     "model",
     "engine",
     "kernel_cache",

@@ -2,9 +2,10 @@
 //!
 //! [`Checkpoint::open`] reads small files and headers only and refuses whatever it does not
 //! understand: an unknown architecture, a missing, misshapen or unexpected tensor.
-//! [`Checkpoint::load`] then reads the weights into host memory, stacked as the model wants them.
-//! Files are read plainly, never mapped. Invariant: what `open` accepted, `load` allocates no more
-//! memory for than the files on disk justify.
+//! [`Checkpoint::weights`] then gives the weights, stacked as the model wants them: vectors at once,
+//! matrices as sources that a backend reads piece by piece, by several threads, to where it keeps
+//! them. Files are read plainly, never mapped. Invariant: what `open` accepted asks for no more
+//! memory than the files on disk justify.
 
 mod file;
 mod fingerprint;
@@ -12,6 +13,7 @@ mod hugging_face;
 mod json_object;
 mod layout;
 mod shards;
+mod stack;
 mod tensor_file;
 #[cfg(test)]
 mod tests;
@@ -23,11 +25,13 @@ use switchyard_kernels::Dtype;
 pub use file::FileError;
 pub(crate) use file::read_text;
 pub(crate) use json_object::JsonObject;
+pub use stack::TensorStack;
 pub(crate) use tensor_file::{TensorEntry, TensorFile};
 
 use crate::model::{HostWeights, ModelConfig};
 use layout::Layout;
 use shards::Shards;
+use stack::Meter;
 
 /// Why a checkpoint was refused.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +94,14 @@ pub enum CheckpointError {
         /// The first of them by name.
         first: String,
     },
+    /// A tensor could not be read.
+    #[error("{why} (tensor `{tensor}`)")]
+    Tensor {
+        /// Its name.
+        tensor: String,
+        /// Names the file.
+        why: FileError,
+    },
     /// The index names a tensor that its shard does not hold, or two shards hold it.
     #[error("{path}: tensor `{tensor}`: {reason}; download the checkpoint again")]
     Index {
@@ -139,15 +151,15 @@ impl Checkpoint {
         })
     }
 
-    /// Reads the weights, converted to `dtype` if one is given. `progress` is told bytes read and
-    /// bytes in all after every tensor.
-    pub fn load(
+    /// The weights, converted to `dtype` if one is given. The matrices are read by who takes them;
+    /// `progress` is told bytes read and bytes in all after every piece, by the thread that read it.
+    pub fn weights(
         &self,
         dtype: Option<Dtype>,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<HostWeights, CheckpointError> {
-        let dtype = dtype.unwrap_or(self.dtype);
-        self.layout.load(&self.config, &self.shards, dtype, progress)
+        progress: impl Fn(u64, u64) + Send + Sync + 'static,
+    ) -> Result<HostWeights<TensorStack>, CheckpointError> {
+        let meter = Meter::new(self.shards.bytes(), progress);
+        self.layout.weights(&self.config, &self.shards, dtype.unwrap_or(self.dtype), meter)
     }
 
     /// Names the weights: `b3:` and a BLAKE3 hash over shape and sampled weights, the same however

@@ -18,6 +18,7 @@ use crate::{
         StopRules,
     },
     serve::{StartError, assemble},
+    startup::Startup,
 };
 
 /// What is compared.
@@ -35,7 +36,7 @@ pub struct Comparison {
 /// Answers greedily with each model and lays the answers out as a table.
 pub fn run(given: &Given, comparison: &Comparison) -> Result<String, StartError> {
     let config = given.load()?;
-    let (host, _stock) = assemble(&config)?;
+    let (host, _stock) = assemble(&config, &Startup::begin())?;
     let snapshot = host.snapshot.load();
     let adapters = snapshot.catalogue.iter().map(|adapter| adapter.name.clone());
     let mut names = vec![host.base.id.clone()];

@@ -3,7 +3,7 @@
 use std::{fmt, num::NonZero, path::PathBuf, str::FromStr, thread::available_parallelism};
 
 use switchyard_kernels::{
-    Backend, DeviceError, Timed,
+    Backend, DeviceError, MatrixSource, Timed,
     cpu::{Cpu, Isa},
     cuda::{self, Cuda},
 };
@@ -12,12 +12,13 @@ use crate::{
     engine::{Engine, EngineHandle, EngineLimits},
     kernel_cache::{KernelCache, NoCache},
     model::{HostWeights, Model, ModelConfig},
+    startup::Startup,
 };
 
 /// What runs the kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
-    /// The processor, until the CUDA backend has been proved on hardware.
+    /// The first GPU if it opens and CUDA's libraries are there, else the processor.
     Auto,
     /// The processor.
     Cpu,
@@ -70,20 +71,6 @@ impl fmt::Display for Device {
     }
 }
 
-impl Device {
-    /// The device that `Auto` stands for here.
-    pub(crate) fn resolve(self) -> Self {
-        if self != Self::Auto {
-            return self;
-        }
-        match cuda::devices() {
-            Ok(count) => tracing::info!("{count} GPUs left alone: `engine.device` is \"auto\""),
-            Err(why) => tracing::info!("running on the processor: {why}"),
-        }
-        Self::Cpu
-    }
-}
-
 /// Something to be done on whichever backend a device turns out to be.
 pub(crate) trait OnBackend {
     /// What comes of it.
@@ -96,62 +83,85 @@ pub(crate) trait OnBackend {
 impl DeviceOptions {
     /// Opens the device and does something on it, without an engine.
     pub(crate) fn run<T: OnBackend>(self, task: T) -> Result<T::Output, DeviceError> {
-        match self.device.resolve() {
-            Device::Cuda(number) => task.run(match self.kernel_cache.map(KernelCache::new) {
-                Some(cache) => Cuda::new(number, &cache)?,
-                None => Cuda::new(number, &NoCache)?,
-            }),
-            Device::Cpu | Device::Auto => {
-                let cores = || available_parallelism().map_or(1, NonZero::get);
-                let threads = self.threads.map_or_else(cores, NonZero::get);
-                task.run(Cpu::new(self.isa.unwrap_or_else(Isa::best), threads)?)
-            }
+        match self.open()? {
+            Some(cuda) => task.run(cuda),
+            None => task.run(self.open_cpu()?),
         }
     }
 
-    /// Starts an engine with these weights.
-    pub fn start(
+    /// Starts an engine with these weights; ends the stages "device", "weights" and
+    /// "kernels and pool".
+    pub fn start<M: MatrixSource + 'static>(
         self,
         config: ModelConfig,
-        weights: HostWeights,
+        weights: HostWeights<M>,
         limits: EngineLimits,
+        startup: &Startup,
     ) -> Result<EngineHandle, DeviceError> {
-        match self.device.resolve() {
-            Device::Cuda(number) => {
-                let cache = self.kernel_cache.map(KernelCache::new);
-                let open = move || match &cache {
-                    Some(cache) => Cuda::new(number, cache),
-                    None => Cuda::new(number, &NoCache),
-                };
-                spawn(open, config, weights, limits)
+        match self.open()? {
+            Some(cuda) => {
+                tracing::info!("running on {}: {}", cuda.name(), cuda::versions());
+                spawn(cuda, (config, weights), limits, startup)
             }
-            Device::Cpu | Device::Auto => {
-                let cores = || available_parallelism().map_or(1, NonZero::get);
-                let threads = self.threads.map_or_else(cores, NonZero::get);
-                let isa = self.isa.unwrap_or_else(Isa::best);
-                spawn(move || Cpu::new(isa, threads), config, weights, limits)
-            }
+            None => spawn(self.open_cpu()?, (config, weights), limits, startup),
         }
+    }
+
+    /// The GPU, or none where it is to be the processor.
+    fn open(&self) -> Result<Option<Cuda>, DeviceError> {
+        match self.device {
+            Device::Cpu => Ok(None),
+            Device::Cuda(number) => self.open_gpu(number).map(Some),
+            Device::Auto => match self.open_gpu(0) {
+                Ok(cuda) => Ok(Some(cuda)),
+                Err(DeviceError::Unavailable(why)) => {
+                    tracing::info!("running on the processor: {why}");
+                    Ok(None)
+                }
+                Err(broken) => Err(broken),
+            },
+        }
+    }
+
+    fn open_gpu(&self, number: usize) -> Result<Cuda, DeviceError> {
+        match self.kernel_cache.clone().map(KernelCache::new) {
+            Some(cache) => Cuda::new(number, cache),
+            None => Cuda::new(number, NoCache),
+        }
+    }
+
+    fn open_cpu(&self) -> Result<Cpu, DeviceError> {
+        let cores = || available_parallelism().map_or(1, NonZero::get);
+        let threads = self.threads.map_or_else(cores, NonZero::get);
+        Cpu::new(self.isa.unwrap_or_else(Isa::best), threads)
     }
 }
 
-fn spawn<B: Backend>(
-    open: impl FnOnce() -> Result<B, DeviceError> + Send + 'static,
-    config: ModelConfig,
-    weights: HostWeights,
+fn spawn<B: Backend, M: MatrixSource + 'static>(
+    backend: B,
+    (config, weights): (ModelConfig, HostWeights<M>),
     limits: EngineLimits,
+    startup: &Startup,
 ) -> Result<EngineHandle, DeviceError> {
+    startup.end("device");
+    let stages = startup.clone();
     let load = move || {
-        let model = Model::new(open()?, &config, weights, limits.model())?;
+        let model = Model::new(backend, &config, weights, limits.model())?;
+        stages.end("weights");
         tracing::info!(device = model.device(), "engine starts");
         Ok(model)
     };
-    Engine::spawn(load, limits)
+    let engine = Engine::spawn(load, limits)?;
+    startup.end("kernels and pool");
+    Ok(engine)
 }
 
 #[cfg(test)]
 mod tests {
+    use switchyard_kernels::Dtype;
+
     use super::*;
+    use crate::model::tests::tiny;
 
     #[test]
     fn names_are_read_as_they_are_written() {
@@ -164,13 +174,32 @@ mod tests {
         }
     }
 
+    /// An engine of a tiny model on a device, at once stopped; what it runs on, or why it does not.
+    fn start(device: Device) -> Result<Vec<&'static str>, String> {
+        let config = tiny();
+        let weights = HostWeights::random(&config, Dtype::Bf16, 1);
+        let limits = EngineLimits {
+            pool_bytes: Some(1 << 20),
+            max_running: 1,
+            max_step_tokens: 16,
+            max_waiting: 1,
+        };
+        let options = DeviceOptions { device, isa: None, threads: None, kernel_cache: None };
+        let startup = Startup::begin();
+        let engine = options.start(config, weights, limits, &startup);
+        engine.map_err(|error| error.to_string())?.shutdown();
+        Ok(startup.stages().into_iter().map(|(stage, _)| stage).collect())
+    }
+
     #[test]
-    fn auto_is_the_processor_whatever_is_there() {
+    fn auto_starts_whatever_is_there_and_a_named_gpu_says_what_is_missing() {
+        let stages = ["device", "weights", "kernels and pool"];
+        assert_eq!(start(Device::Auto).unwrap(), stages);
+        assert_eq!(start(Device::Cpu).unwrap(), stages);
+        let why = start(Device::Cuda(1_000)).unwrap_err();
         match cuda::devices() {
-            Ok(count) => assert!(count > 0),
-            Err(why) => assert!(why.to_string().contains("NVIDIA driver"), "{why}"),
+            Ok(_) => assert!(why.contains("cuda:1000 does not exist"), "{why}"),
+            Err(missing) => assert_eq!(why, missing.to_string()),
         }
-        assert_eq!(Device::Auto.resolve(), Device::Cpu);
-        assert_eq!(Device::Cuda(3).resolve(), Device::Cuda(3));
     }
 }

@@ -35,6 +35,10 @@ use sequence::SequenceId;
 pub use status::{EngineLimits, EngineStatus, SlabCounts, Traffic};
 pub use stream::TokenStream;
 
+/// Most slabs of a pool whose size nobody has chosen: for a small model a whole device is too much
+/// to keep account of.
+const SPARE_SLABS_MAX: usize = 1 << 18;
+
 /// The model and the sequences it works on. [`Engine::spawn`] puts it on its own thread.
 pub struct Engine<B: Backend> {
     model: Model<B>,
@@ -59,7 +63,10 @@ struct Launched<B: Backend> {
 impl<B: Backend> Engine<B> {
     fn new(mut model: Model<B>, limits: EngineLimits) -> Result<Self, DeviceError> {
         assert_eq!(model.limits(), limits.model(), "the model has room for the engine's steps");
-        let slabs = limits.pool_bytes / model.slab_bytes();
+        let slabs = match limits.pool_bytes {
+            Some(bytes) => bytes / model.slab_bytes(),
+            None => (model.spare_bytes() / model.slab_bytes()).min(SPARE_SLABS_MAX),
+        };
         if slabs == 0 || limits.max_running == 0 || limits.max_step_tokens == 0 {
             return Err(DeviceError::Unavailable(format!(
                 "the engine's limits leave no room to run: {slabs} pool slabs of {} bytes, \

@@ -10,7 +10,7 @@
 //! 4 plugins, adapters, tokenizer, template, checkpoint, kernel_cache, chat, watch
 //! ---------------------------------------- below: no async, no file IO, no serde, no text
 //! 3 engine, device                           its own thread: schedule, assemble, forward, sample
-//! 2 model                                    configuration, weights, forward over a Backend
+//! 2 model, startup                           configuration, weights, forward over a Backend
 //! 1 switchyard-kernels                       the Backend trait and its implementations
 //! ```
 #![forbid(unsafe_code)]
@@ -31,6 +31,7 @@ pub mod model;
 pub mod plugins;
 pub mod reload;
 pub mod serve;
+pub mod startup;
 pub mod template;
 pub mod tokenizer;
 pub mod watch;

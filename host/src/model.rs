@@ -12,13 +12,14 @@ mod scratch;
 mod weights;
 
 use switchyard_kernels::{
-    AdapterSlot, AttentionShape, Backend, Batch, DeviceError, ResidentAdapter, SampleRow, Sampled,
-    Site,
+    AdapterSlot, AttentionShape, Backend, Batch, DeviceError, MatrixSource, ResidentAdapter,
+    SampleRow, Sampled, Site,
 };
 
 pub use config::{ModelConfig, RopeScaling};
 pub use lora::{AdapterId, AdapterImage, LoraLinear, LoraWeights};
 pub use pack::PackError;
+pub use random::RandomMatrix;
 use scratch::{Place, Scratch};
 use weights::Weights;
 pub use weights::{HostLayer, HostWeights};
@@ -43,11 +44,12 @@ pub struct Model<B: Backend> {
 }
 
 impl<B: Backend> Model<B> {
-    /// Hands the weights to the backend and makes room for steps of up to `limits`.
-    pub fn new(
+    /// Hands the weights to the backend, which reads what has not been read, and makes room for
+    /// steps of up to `limits`.
+    pub fn new<M: MatrixSource>(
         mut backend: B,
         config: &ModelConfig,
-        weights: HostWeights,
+        weights: HostWeights<M>,
         limits: ModelLimits,
     ) -> Result<Self, DeviceError> {
         let shape = config.attention_shape(weights.dtype());
@@ -79,6 +81,11 @@ impl<B: Backend> Model<B> {
     /// Bytes of one slab of the pool.
     pub fn slab_bytes(&self) -> usize {
         self.shape.slab_bytes()
+    }
+
+    /// Bytes for a pool whose size nobody has chosen.
+    pub fn spare_bytes(&self) -> usize {
+        self.backend.spare_bytes()
     }
 
     /// Allocates the pool. Called once, before the first forward pass.

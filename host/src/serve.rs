@@ -5,7 +5,7 @@ mod logging;
 mod progress;
 mod signals;
 
-use std::{io, net::SocketAddr, sync::Arc, thread::available_parallelism};
+use std::{error::Error, io, net::SocketAddr, sync::Arc, thread::available_parallelism};
 
 use arc_swap::ArcSwap;
 use switchyard_kernels::DeviceError;
@@ -21,6 +21,7 @@ use crate::{
     http,
     plugins::{PluginError, PluginHost},
     reload::{Reload, Start, Stock},
+    startup::Startup,
     template::TemplateError,
     tokenizer::TokenizerError,
 };
@@ -38,6 +39,14 @@ pub enum StartError {
         place: String,
         /// What is wrong.
         why: Box<CheckpointError>,
+    },
+    /// Its weights can't be read.
+    #[error("{place}: {why}")]
+    Weights {
+        /// Where they lie.
+        place: String,
+        /// What went wrong, in which file.
+        why: Box<dyn Error + Send + Sync>,
     },
     /// Its tokenizer is.
     #[error("{place}: {why}")]
@@ -94,9 +103,10 @@ pub enum StartError {
 
 /// Serves until a signal, then drains.
 pub fn serve(given: Given) -> Result<(), StartError> {
+    let startup = Startup::begin();
     let config = given.load()?;
     let set_log_level = logging::start(&config);
-    let (host, stock) = assemble(&config)?;
+    let (host, stock) = assemble(&config, &startup)?;
     let runtime = Runtime::new()?;
     let listener = runtime.block_on(listen(&config))?;
     let (listen, drain_timeout) = (listener.local_addr()?, config.fixed.drain_timeout);
@@ -105,6 +115,8 @@ pub fn serve(given: Given) -> Result<(), StartError> {
     runtime.block_on(async {
         signals::reload_on_hangup(Arc::clone(&reload))?;
         let shutdown = signals::shutdown()?;
+        startup.end("listening");
+        tracing::info!("ready in {startup}");
         println!("listening on http://{listen}");
         http::serve(listener, Arc::clone(&host), shutdown, drain_timeout).await
     })?;
@@ -136,8 +148,9 @@ pub fn check(given: &Given) -> Result<String, StartError> {
 
 /// Everything that requests need, in one process, on the first snapshot. Broken plugins refuse the
 /// start; broken adapters are logged and left out.
-pub fn assemble(config: &Config) -> Result<(Arc<Host>, Stock), StartError> {
+pub fn assemble(config: &Config, startup: &Startup) -> Result<(Arc<Host>, Stock), StartError> {
     let base = Base::open(config)?;
+    startup.end("files checked");
     let adapters = open_store(&base, config);
     let mut stock = stock(&base, Arc::clone(&adapters))?;
     let mut problems = Vec::new();
@@ -147,7 +160,8 @@ pub fn assemble(config: &Config) -> Result<(Arc<Host>, Stock), StartError> {
     for problem in problems {
         tracing::error!("{problem}");
     }
-    let engine = base.start_engine(&config.fixed)?;
+    startup.end("plugins and adapters");
+    let engine = base.start_engine(&config.fixed, startup)?;
     let snapshot = ArcSwap::from_pointee(supply.snapshot(1, &config.live));
     let Base { tokenizer, template, info, .. } = base;
     let host = Host { engine, adapters, tokenizer, template, base: info, snapshot };

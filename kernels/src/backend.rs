@@ -1,7 +1,9 @@
 //! The trait that the model is written against.
 
-use crate::Dtype;
-use crate::{AdapterSlot, Batch, HostMatrix, Pending, ResidentAdapter, SampleRow, Sampled, Site};
+use crate::{
+    AdapterSlot, Batch, Dtype, MatrixSource, Pending, ResidentAdapter, SampleRow, Sampled, Site,
+    SourceError,
+};
 
 /// Tokens per KV page. One page of one sequence, all layers, is one slab of the pool.
 pub const PAGE_TOKENS: usize = 16;
@@ -22,6 +24,12 @@ pub enum DeviceError {
     /// The machine lacks something that the request names.
     #[error("{0}")]
     Unavailable(String),
+    /// A kernel does not compile or load: what the device runs is not what it was written for.
+    #[error("{0}")]
+    Kernel(String),
+    /// Weights could not be read.
+    #[error(transparent)]
+    Weights(SourceError),
 }
 
 /// What every attention layer of a model shares; fixes the layout of a KV slab.
@@ -78,8 +86,9 @@ pub trait Backend: Sized + Send + 'static {
     /// device never waits for its caller.
     fn runs_behind(&self) -> bool;
 
-    /// Takes a matrix over.
-    fn matrix(&mut self, host: HostMatrix) -> Result<Self::Matrix, DeviceError>;
+    /// Takes a matrix over: without a copy where it lies in memory that the device works from, else
+    /// in pieces.
+    fn matrix<S: MatrixSource>(&mut self, source: S) -> Result<Self::Matrix, DeviceError>;
     /// Takes a vector over.
     fn vector(&mut self, host: &[f32]) -> Result<Self::Vector, DeviceError>;
     /// Activations of up to `rows` rows; contents unspecified.
@@ -87,6 +96,9 @@ pub trait Backend: Sized + Send + 'static {
     /// Copies a tensor's rows to the host.
     fn read(&mut self, tensor: &Self::Tensor) -> Vec<f32>;
 
+    /// Bytes for a pool whose size nobody has chosen: what can be spared now, with the weights in
+    /// place.
+    fn spare_bytes(&self) -> usize;
     /// Allocates the unified pool: `slabs` slabs of `shape.slab_bytes()`. Called once.
     fn reserve(&mut self, shape: &AttentionShape, slabs: usize) -> Result<(), DeviceError>;
     /// Overwrites the head of one slab of the pool. Ordered after every kernel launched so far.

@@ -33,14 +33,17 @@ pub use isa::{Isa, UnknownIsa};
 pub use tensor::Tensor;
 
 use crate::{
-    AdapterSlot, AttentionShape, Backend, Batch, DeviceError, HostMatrix, Linear, Pending,
-    ResidentAdapter, SampleRow, Sampled, Site,
+    AdapterSlot, AttentionShape, Backend, Batch, DeviceError, HostMatrix, Linear, MatrixSource,
+    Pending, ResidentAdapter, SampleRow, Sampled, Site,
 };
 use expand::Sums;
 use lanes::Path;
 use pool::Pool;
 use step::Step;
 use workers::Workers;
+
+/// Size of a pool that nobody chose: this memory is not the server's alone.
+const POOL_BYTES: usize = 512 << 20;
 
 /// What kernels read: the path, the threads, the pool and the current batch.
 struct Context {
@@ -101,7 +104,8 @@ impl Backend for Cpu {
         false
     }
 
-    fn matrix(&mut self, host: HostMatrix) -> Result<HostMatrix, DeviceError> {
+    fn matrix<S: MatrixSource>(&mut self, source: S) -> Result<HostMatrix, DeviceError> {
+        let host = source.into_host().map_err(DeviceError::Weights)?;
         assert_eq!(host.data.len(), host.rows * host.cols * host.dtype.size(), "a whole matrix");
         Ok(host)
     }
@@ -116,6 +120,10 @@ impl Backend for Cpu {
 
     fn read(&mut self, tensor: &Tensor) -> Vec<f32> {
         tensor.values().to_vec()
+    }
+
+    fn spare_bytes(&self) -> usize {
+        POOL_BYTES
     }
 
     fn reserve(&mut self, shape: &AttentionShape, slabs: usize) -> Result<(), DeviceError> {

@@ -30,11 +30,12 @@ mod step;
 mod tensor;
 mod tensor_map;
 mod timed;
+mod upload;
 
 use std::sync::Arc;
 
 use crate::{
-    AdapterSlot, AttentionShape, Backend, Batch, BlobCache, DeviceError, Dtype, HostMatrix,
+    AdapterSlot, AttentionShape, Backend, Batch, BlobCache, DeviceError, Dtype, MatrixSource,
     Pending, ResidentAdapter, SampleRow, Sampled, Site,
 };
 use adapters::AdapterTable;
@@ -42,7 +43,7 @@ use attention::Splits;
 pub use bandwidth::copy_bandwidth;
 use compiler::Source;
 use device::Device;
-pub use device::devices;
+pub use device::{devices, versions};
 use launch::{Grid, Launch, Parameters};
 use memory::DeviceBuffer;
 use module::Modules;
@@ -53,6 +54,7 @@ use sample::Sampler;
 use shrink::Meeting;
 use step::Step;
 pub use tensor::{Matrix, Tensor, Vector};
+use upload::Upload;
 
 /// Every `.cu` file.
 pub const SOURCES: &[Source] = &[
@@ -112,16 +114,19 @@ impl Context {
 /// One NVIDIA GPU.
 pub struct Cuda {
     cx: Context,
+    upload: Upload,
 }
 
 impl Cuda {
-    /// Opens the GPU of that number and makes the kernels ready.
-    pub fn new(ordinal: usize, cache: &dyn BlobCache) -> Result<Self, DeviceError> {
+    /// Opens the GPU of that number and begins to make the kernels ready; [`Backend::reserve`]
+    /// waits for them.
+    pub fn new(ordinal: usize, cache: impl BlobCache + 'static) -> Result<Self, DeviceError> {
         let device = Device::open(ordinal)?;
-        let modules = Modules::load(&device, SOURCES, cache)?;
+        let library = matmul::Library::open(&device)?;
+        let modules = Modules::begin(&device, SOURCES, cache)?;
         let (pool, step) = (Pool::empty(&device)?, Step::empty(&device)?);
         let (adapters, sampler) = (AdapterTable::empty(&device)?, Sampler::new(&device)?);
-        let (library, splits) = (matmul::Library::open(&device)?, Splits::empty(&device)?);
+        let (splits, upload) = (Splits::empty(&device)?, Upload::new(&device));
         let (meeting, multiplied) = (Meeting::empty(&device)?, None);
         let cx = Context {
             device,
@@ -135,7 +140,7 @@ impl Cuda {
             meeting,
             multiplied,
         };
-        Ok(Self { cx })
+        Ok(Self { cx, upload })
     }
 
     /// How steps were launched so far.
@@ -159,8 +164,8 @@ impl Backend for Cuda {
         true
     }
 
-    fn matrix(&mut self, host: HostMatrix) -> Result<Matrix, DeviceError> {
-        Matrix::new(&self.cx.device, &host)
+    fn matrix<S: MatrixSource>(&mut self, source: S) -> Result<Matrix, DeviceError> {
+        Matrix::new(&self.cx.device, &source, &mut self.upload)
     }
 
     fn vector(&mut self, host: &[f32]) -> Result<Vector, DeviceError> {
@@ -178,7 +183,14 @@ impl Backend for Cuda {
         tensor.values()
     }
 
+    fn spare_bytes(&self) -> usize {
+        self.cx.device.free_bytes() / 10 * 9
+    }
+
     fn reserve(&mut self, shape: &AttentionShape, slabs: usize) -> Result<(), DeviceError> {
+        // The weights are there.
+        self.upload = Upload::new(&self.cx.device);
+        self.cx.modules.wait()?;
         self.cx.pool = Pool::reserve(&self.cx.device, shape, slabs)?;
         self.cx.splits.reserve_for_pool(shape, slabs)
     }

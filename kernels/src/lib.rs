@@ -12,6 +12,7 @@ pub mod cuda;
 mod dtype;
 mod host_buffer;
 mod lora;
+mod matrix_source;
 mod pending;
 mod profiled;
 mod sampling;
@@ -25,6 +26,7 @@ pub use host_buffer::{HostBuffer, HostMatrix};
 pub use lora::{
     Linear, LinearTiles, MAX_RANK, RANK_CHUNK, ResidentAdapter, Site, TILE_ALIGN, Tile, TileMap,
 };
+pub use matrix_source::{MatrixSource, SourceError};
 pub use pending::{Delta, Pending};
 pub use profiled::{ProductStage, Profile, Profiled, ProfiledDraw, Stage, StepTimes};
 pub use sampling::{MaskRow, SampleRow, Sampled, TokenLogprob};

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::{
-    AdapterSlot, AttentionShape, Backend, Batch, Delta, DeviceError, HostMatrix, Pending,
+    AdapterSlot, AttentionShape, Backend, Batch, Delta, DeviceError, MatrixSource, Pending,
     ResidentAdapter, SampleRow, Sampled, Site, Timed,
 };
 
@@ -127,8 +127,8 @@ impl<B: Timed> Backend for Profiled<B> {
         self.inner.runs_behind()
     }
 
-    fn matrix(&mut self, host: HostMatrix) -> Result<B::Matrix, DeviceError> {
-        self.inner.matrix(host)
+    fn matrix<S: MatrixSource>(&mut self, source: S) -> Result<B::Matrix, DeviceError> {
+        self.inner.matrix(source)
     }
 
     fn vector(&mut self, host: &[f32]) -> Result<B::Vector, DeviceError> {
@@ -141,6 +141,10 @@ impl<B: Timed> Backend for Profiled<B> {
 
     fn read(&mut self, tensor: &B::Tensor) -> Vec<f32> {
         self.inner.read(tensor)
+    }
+
+    fn spare_bytes(&self) -> usize {
+        self.inner.spare_bytes()
     }
 
     fn reserve(&mut self, shape: &AttentionShape, slabs: usize) -> Result<(), DeviceError> {

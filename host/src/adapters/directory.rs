@@ -198,7 +198,7 @@ fn declared(
 fn matrix(file: &TensorFile, key: &str, dtype: Dtype) -> Result<HostMatrix, AdapterError> {
     let entry: &TensorEntry = &file.tensors()[key];
     let mut matrix = HostMatrix::zeroed(dtype, entry.shape[0], entry.shape[1]);
-    file.read(entry, dtype, matrix.data.bytes_mut())?;
+    file.read((entry, 0), dtype, matrix.data.bytes_mut())?;
     if !all_finite(matrix.data.bytes(), dtype) {
         return Err(AdapterError::Tensor {
             path: file.path().to_owned(),

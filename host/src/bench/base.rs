@@ -4,18 +4,18 @@ use std::{
     num::NonZero,
     path::{Path, PathBuf},
     thread,
-    time::Instant,
 };
 
 use clap::Args;
-use switchyard_kernels::{Dtype, cpu::Isa, cuda};
+use switchyard_kernels::{Backend, DeviceError, Dtype, cpu::Isa, cuda};
 
 use super::{BenchError, floor, shape};
 use crate::{
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, TensorStack},
     device::{Device, DeviceOptions, OnBackend},
     engine::{EngineHandle, EngineLimits},
-    model::{HostWeights, ModelConfig},
+    model::{HostWeights, Model, ModelConfig, ModelLimits, RandomMatrix},
+    startup::Startup,
 };
 
 /// Rows of the largest step where none are given.
@@ -55,8 +55,29 @@ pub(super) struct Base {
     /// Bytes per second that the device reads from its memory.
     pub(super) read_bandwidth: f64,
     pub(super) max_step_tokens: usize,
-    weights: HostWeights,
+    weights: Weights,
     options: DeviceOptions,
+}
+
+/// Where the weights come from; they are read or drawn on their way to the device.
+pub(super) enum Weights {
+    Drawn(HostWeights<RandomMatrix>),
+    Stored(HostWeights<TensorStack>),
+}
+
+impl Weights {
+    /// The model on a backend, without an engine.
+    pub(super) fn model<B: Backend>(
+        self,
+        backend: B,
+        config: &ModelConfig,
+        limits: ModelLimits,
+    ) -> Result<Model<B>, DeviceError> {
+        match self {
+            Self::Drawn(weights) => Model::new(backend, config, weights, limits),
+            Self::Stored(weights) => Model::new(backend, config, weights, limits),
+        }
+    }
 }
 
 /// What stays known of a model that has been started.
@@ -68,9 +89,12 @@ pub(super) struct Started {
 }
 
 impl BaseArgs {
-    /// Reads or draws the weights, and measures the device's memory before they fill it.
+    /// Finds the weights, and measures the device's memory before they fill it.
     pub(super) fn load(&self) -> Result<Base, BenchError> {
-        let device = self.device.resolve();
+        let device = match self.device {
+            Device::Auto if cuda::devices().is_ok() => Device::Cuda(0),
+            named => named,
+        };
         let processors = thread::available_parallelism().map_or(1, NonZero::get);
         let threads = self.threads.map_or(processors, NonZero::get);
         let (read_bandwidth, reader, step_tokens) = match device {
@@ -82,14 +106,8 @@ impl BaseArgs {
                 (bandwidth, format!("{threads} threads"), STEP_TOKENS_CPU)
             }
         };
-        let start = Instant::now();
-        let (config, weights) = self.weights()?;
-        eprintln!(
-            "{}: {reader} at {:.1} GB/s; weights in host memory after {:.1} s",
-            self.model,
-            read_bandwidth / 1e9,
-            start.elapsed().as_secs_f64()
-        );
+        let (config, dtype, weights) = self.weights()?;
+        eprintln!("{}: {reader} at {:.1} GB/s", self.model, read_bandwidth / 1e9);
         let options = DeviceOptions {
             device,
             isa: self.isa,
@@ -97,19 +115,18 @@ impl BaseArgs {
             kernel_cache: self.kernel_cache.clone(),
         };
         let max_step_tokens = self.max_step_tokens.map_or(step_tokens, |tokens| tokens as usize);
-        let dtype = weights.dtype();
         Ok(Base { config, dtype, read_bandwidth, max_step_tokens, weights, options })
     }
 
     /// Random weights for a named shape, else those of the checkpoint.
-    fn weights(&self) -> Result<(ModelConfig, HostWeights), BenchError> {
+    fn weights(&self) -> Result<(ModelConfig, Dtype, Weights), BenchError> {
         if let Some(config) = shape::named(&self.model) {
             let weights = HostWeights::random(&config, self.dtype.unwrap_or(Dtype::Bf16), 1);
-            return Ok((config, weights));
+            return Ok((config, weights.dtype(), Weights::Drawn(weights)));
         }
         let checkpoint = Checkpoint::open(Path::new(&self.model))?;
-        let weights = checkpoint.load(self.dtype, &mut |_, _| ())?;
-        Ok((checkpoint.config, weights))
+        let weights = checkpoint.weights(self.dtype, |_, _| ())?;
+        Ok((checkpoint.config, weights.dtype(), Weights::Stored(weights)))
     }
 }
 
@@ -122,7 +139,7 @@ impl Base {
     /// Does something on the opened device, with the weights.
     pub(super) fn on_backend<T: OnBackend>(
         self,
-        task: impl FnOnce(HostWeights) -> T,
+        task: impl FnOnce(Weights) -> T,
     ) -> Result<T::Output, BenchError> {
         Ok(self.options.run(task(self.weights))?)
     }
@@ -130,9 +147,12 @@ impl Base {
     /// Starts an engine.
     pub(super) fn start(self, limits: EngineLimits) -> Result<Started, BenchError> {
         let Self { config, dtype, read_bandwidth, weights, options, .. } = self;
-        let start = Instant::now();
-        let engine = options.start(config.clone(), weights, limits)?;
-        eprintln!("engine ready after {:.1} s", start.elapsed().as_secs_f64());
+        let (startup, of) = (Startup::begin(), config.clone());
+        let engine = match weights {
+            Weights::Drawn(weights) => options.start(of, weights, limits, &startup),
+            Weights::Stored(weights) => options.start(of, weights, limits, &startup),
+        }?;
+        eprintln!("engine ready in {startup}");
         Ok(Started { config, dtype, read_bandwidth, engine })
     }
 }

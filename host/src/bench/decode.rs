@@ -203,7 +203,7 @@ fn limits(args: &DecodeArgs, base: &Base, adapters: &[Arc<AdapterImage>]) -> Eng
     let batch = largest(args);
     let pages = (args.prompt as usize + args.output as usize).div_ceil(PAGE_TOKENS) + 1;
     let tiles: usize = adapters.iter().map(|image| image.map.slabs as usize).sum();
-    let pool_bytes = (batch * pages + tiles) * base.slab_bytes();
+    let pool_bytes = Some((batch * pages + tiles) * base.slab_bytes());
     let all_prompts = batch * args.prompt as usize;
     let max_step_tokens = all_prompts.clamp(batch, base.max_step_tokens.max(batch));
     EngineLimits { pool_bytes, max_running: batch, max_step_tokens, max_waiting: batch }

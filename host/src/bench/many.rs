@@ -119,7 +119,7 @@ fn limits(args: &ManyArgs, base: &Base, source: &AdapterSource) -> EngineLimits 
     let share = (slabs().sum::<usize>() * args.fits as usize).div_ceil(100);
     let share = share.max(slabs().max().unwrap_or(0));
     EngineLimits {
-        pool_bytes: (max_running * pages + share) * base.slab_bytes(),
+        pool_bytes: Some((max_running * pages + share) * base.slab_bytes()),
         max_running,
         max_step_tokens: base.max_step_tokens.max(max_running),
         max_waiting: args.requests as usize,

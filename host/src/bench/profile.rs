@@ -16,12 +16,15 @@ use serde::Serialize;
 use switchyard_kernels::{AdapterSlot, DeviceError, PAGE_TOKENS, Profile, Profiled, Timed};
 
 use super::{
-    BenchError, Ranks, adapters::AdapterSource, base::BaseArgs, decode::AdapterMode,
+    BenchError, Ranks,
+    adapters::AdapterSource,
+    base::{BaseArgs, Weights},
+    decode::AdapterMode,
     measurement::round,
 };
 use crate::{
     device::OnBackend,
-    model::{AdapterImage, HostWeights, Model, ModelConfig, ModelLimits},
+    model::{AdapterImage, ModelConfig, ModelLimits},
 };
 use stage::StageLine;
 use step::Steps;
@@ -68,7 +71,7 @@ struct Line<'a> {
 struct Task<'a> {
     args: &'a ProfileArgs,
     config: &'a ModelConfig,
-    weights: HostWeights,
+    weights: Weights,
     adapters: &'a [Arc<AdapterImage>],
 }
 
@@ -110,7 +113,7 @@ impl OnBackend for Task<'_> {
         let profile = Profile::default();
         let backend = Profiled::new(backend, Arc::clone(&profile));
         let limits = ModelLimits { rows: largest, logits: largest };
-        let mut model = Model::new(backend, config, weights, limits)?;
+        let mut model = weights.model(backend, config, limits)?;
         let pages = largest * (args.context as usize).div_ceil(PAGE_TOKENS);
         let tiles: usize = adapters.iter().map(|image| image.map.slabs as usize).sum();
         model.reserve(pages + tiles)?;

@@ -1,8 +1,14 @@
 //! Which tensors a Llama checkpoint holds, and how they are stacked into a decoder's weights.
 
-use switchyard_kernels::{Dtype, HostMatrix};
+use std::sync::Arc;
 
-use super::{CheckpointError, shards::Shards};
+use switchyard_kernels::Dtype;
+
+use super::{
+    CheckpointError,
+    shards::Shards,
+    stack::{Meter, TensorStack},
+};
 use crate::model::{HostLayer, HostWeights, ModelConfig};
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -106,61 +112,64 @@ impl Layout {
         tensors
     }
 
-    /// Reads a checked checkpoint.
-    pub(super) fn load(
+    /// The weights of a checked checkpoint.
+    pub(super) fn weights(
         &self,
         config: &ModelConfig,
         shards: &Shards,
         dtype: Dtype,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<HostWeights, CheckpointError> {
-        let mut reader = Reader { shards, dtype, read: 0, total: shards.bytes(), progress };
-        let embedding = reader.matrix("", &[EMBEDDING])?;
-        let layers = (0..config.layers).map(|layer| self.layer(layer, &mut reader));
-        let layers = layers.collect::<Result<_, _>>()?;
-        let norm = reader.vector("", &[NORM])?;
-        let head = if self.tied { None } else { Some(reader.matrix("", &[HEAD])?) };
-        Ok(HostWeights { embedding, layers, norm, head })
+        meter: Meter,
+    ) -> Result<HostWeights<TensorStack>, CheckpointError> {
+        let reader = Reader { shards, dtype, meter: Arc::new(meter) };
+        let layers = (0..config.layers).map(|layer| self.layer(layer, &reader));
+        Ok(HostWeights {
+            embedding: reader.matrix("", &[EMBEDDING]),
+            layers: layers.collect::<Result<_, _>>()?,
+            norm: reader.vector("", &[NORM])?,
+            head: (!self.tied).then(|| reader.matrix("", &[HEAD])),
+        })
     }
 
-    fn layer(&self, layer: usize, reader: &mut Reader) -> Result<HostLayer, CheckpointError> {
+    fn layer(
+        &self,
+        layer: usize,
+        reader: &Reader,
+    ) -> Result<HostLayer<TensorStack>, CheckpointError> {
         let at = format!("model.layers.{layer}.");
         let qkv = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];
         let gate_up = ["mlp.gate_proj", "mlp.up_proj"];
         Ok(HostLayer {
             attention_norm: reader.vector(&at, &["input_layernorm.weight"])?,
-            qkv: reader.weight(&at, &qkv)?,
+            qkv: reader.weight(&at, &qkv),
             qkv_bias: reader.bias(&at, &qkv, self.attention_bias)?,
-            output: reader.weight(&at, &["self_attn.o_proj"])?,
+            output: reader.weight(&at, &["self_attn.o_proj"]),
             output_bias: reader.bias(&at, &["self_attn.o_proj"], self.attention_bias)?,
             mlp_norm: reader.vector(&at, &["post_attention_layernorm.weight"])?,
-            gate_up: reader.weight(&at, &gate_up)?,
+            gate_up: reader.weight(&at, &gate_up),
             gate_up_bias: reader.bias(&at, &gate_up, self.mlp_bias)?,
-            down: reader.weight(&at, &["mlp.down_proj"])?,
+            down: reader.weight(&at, &["mlp.down_proj"]),
             down_bias: reader.bias(&at, &["mlp.down_proj"], self.mlp_bias)?,
         })
     }
 }
 
-/// Reads tensors one after the other and reports how far it is.
+/// Finds matrices and reads vectors.
 struct Reader<'a> {
     shards: &'a Shards,
     dtype: Dtype,
-    read: u64,
-    total: u64,
-    progress: &'a mut dyn FnMut(u64, u64),
+    meter: Arc<Meter>,
 }
 
 impl Reader<'_> {
     /// The weights of linears, stacked along their outputs.
-    fn weight(&mut self, at: &str, linears: &[&str]) -> Result<HostMatrix, CheckpointError> {
+    fn weight(&self, at: &str, linears: &[&str]) -> TensorStack {
         let names: Vec<_> = linears.iter().map(|linear| format!("{linear}.weight")).collect();
         self.matrix(at, &names.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// The biases of linears, one after the other.
     fn bias(
-        &mut self,
+        &self,
         at: &str,
         linears: &[&str],
         present: bool,
@@ -173,35 +182,25 @@ impl Reader<'_> {
     }
 
     /// Matrices of equal width, stacked.
-    fn matrix(&mut self, at: &str, names: &[&str]) -> Result<HostMatrix, CheckpointError> {
-        let shards = self.shards;
-        let parts: Vec<_> =
-            names.iter().map(|name| shards.checked(&format!("{at}{name}"))).collect();
-        let rows = parts.iter().map(|(_, entry)| entry.shape[0]).sum();
-        let mut matrix = HostMatrix::zeroed(self.dtype, rows, parts[0].1.shape[1]);
-        let mut rest = matrix.data.bytes_mut();
-        for (file, entry) in parts {
-            let (out, after) = rest.split_at_mut(entry.elements() * self.dtype.size());
-            file.read(entry, self.dtype, out)?;
-            self.advance(entry.bytes());
-            rest = after;
-        }
-        Ok(matrix)
+    fn matrix(&self, at: &str, names: &[&str]) -> TensorStack {
+        let part = |name| {
+            let name = format!("{at}{name}");
+            let (file, entry) = self.shards.checked(&name);
+            (Arc::clone(file), entry.clone(), name)
+        };
+        TensorStack::new(self.dtype, names.iter().map(part).collect(), Arc::clone(&self.meter))
     }
 
     /// Vectors, one after the other, in `f32`.
-    fn vector(&mut self, at: &str, names: &[&str]) -> Result<Vec<f32>, CheckpointError> {
+    fn vector(&self, at: &str, names: &[&str]) -> Result<Vec<f32>, CheckpointError> {
         let mut vector = Vec::new();
         for name in names {
-            let (file, entry) = self.shards.checked(&format!("{at}{name}"));
-            vector.extend(file.read_f32(entry)?);
-            self.advance(entry.bytes());
+            let tensor = format!("{at}{name}");
+            let (file, entry) = self.shards.checked(&tensor);
+            let read = file.read_f32(entry);
+            vector.extend(read.map_err(|why| CheckpointError::Tensor { tensor, why })?);
+            self.meter.advance(entry.bytes());
         }
         Ok(vector)
-    }
-
-    fn advance(&mut self, bytes: usize) {
-        self.read += bytes as u64;
-        (self.progress)(self.read, self.total);
     }
 }

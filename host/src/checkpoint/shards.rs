@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Component, Path, PathBuf},
+    sync::Arc,
 };
 
 use switchyard_kernels::Dtype;
@@ -21,7 +22,7 @@ const MAX_SHARDS: usize = 1024;
 pub(super) struct Shards {
     /// The checkpoint's directory.
     pub(super) dir: PathBuf,
-    files: Vec<TensorFile>,
+    files: Vec<Arc<TensorFile>>,
     /// Tensor name to index into `files`.
     homes: BTreeMap<String, usize>,
 }
@@ -46,6 +47,7 @@ impl Shards {
                 }
             }
         }
+        let files = files.into_iter().map(Arc::new).collect();
         Ok(Self { dir: dir.to_owned(), files, homes })
     }
 
@@ -55,13 +57,13 @@ impl Shards {
     }
 
     /// A tensor with the file that holds it.
-    pub(super) fn find(&self, name: &str) -> Option<(&TensorFile, &TensorEntry)> {
+    pub(super) fn find(&self, name: &str) -> Option<(&Arc<TensorFile>, &TensorEntry)> {
         let file = &self.files[*self.homes.get(name)?];
         Some((file, &file.tensors()[name]))
     }
 
     /// As [`Shards::find`], for a tensor that was checked to be there.
-    pub(super) fn checked(&self, name: &str) -> (&TensorFile, &TensorEntry) {
+    pub(super) fn checked(&self, name: &str) -> (&Arc<TensorFile>, &TensorEntry) {
         self.find(name).expect("the layout was checked when the checkpoint was opened")
     }
 

@@ -7,7 +7,8 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
-    io::{Read, Seek, SeekFrom},
+    io::Read,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -110,28 +111,27 @@ impl TensorFile {
         out: &mut [u8],
     ) -> Result<(), FileError> {
         assert!(offset + out.len() <= entry.bytes(), "a read stays within its tensor");
-        let mut file = &self.file;
-        file.seek(SeekFrom::Start(entry.start + offset as u64))
-            .and_then(|_| file.read_exact(out))
-            .map_err(FileError::io(&self.path))
+        let read = self.file.read_exact_at(out, entry.start + offset as u64);
+        read.map_err(FileError::io(&self.path))
     }
 
-    /// Reads a whole tensor into `out`, converted to `dtype`.
+    /// Reads a tensor's elements from `first` on into `out`, converted to `dtype`.
     pub(crate) fn read(
         &self,
-        entry: &TensorEntry,
+        (entry, first): (&TensorEntry, usize),
         dtype: Dtype,
         out: &mut [u8],
     ) -> Result<(), FileError> {
-        assert_eq!(out.len(), entry.elements() * dtype.size(), "the destination fits the tensor");
+        assert!(out.len().is_multiple_of(dtype.size()), "whole elements");
+        let stored = entry.dtype.size();
         if dtype == entry.dtype {
-            return self.read_bytes(entry, 0, out);
+            return self.read_bytes(entry, first * stored, out);
         }
-        let mut scratch = vec![0; CONVERT_BYTES.min(entry.bytes())];
-        let step = CONVERT_BYTES / entry.dtype.size();
+        let step = CONVERT_BYTES / stored;
+        let mut scratch = vec![0; step.min(out.len() / dtype.size()) * stored];
         for (i, out) in out.chunks_mut(step * dtype.size()).enumerate() {
-            let bytes = out.len() / dtype.size() * entry.dtype.size();
-            self.read_bytes(entry, i * step * entry.dtype.size(), &mut scratch[..bytes])?;
+            let bytes = out.len() / dtype.size() * stored;
+            self.read_bytes(entry, (first + i * step) * stored, &mut scratch[..bytes])?;
             convert((&scratch[..bytes], entry.dtype), (out, dtype));
         }
         Ok(())
@@ -140,7 +140,7 @@ impl TensorFile {
     /// Reads a whole tensor as `f32`.
     pub(crate) fn read_f32(&self, entry: &TensorEntry) -> Result<Vec<f32>, FileError> {
         let mut bytes = vec![0; entry.elements() * 4];
-        self.read(entry, Dtype::F32, &mut bytes)?;
+        self.read((entry, 0), Dtype::F32, &mut bytes)?;
         Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
     }
 }

@@ -1,7 +1,11 @@
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::{Arc, Mutex},
+};
 
 use proptest::prelude::*;
-use switchyard_kernels::Linear;
+use switchyard_kernels::{Linear, MatrixSource};
 
 use super::*;
 use crate::model::RopeScaling;
@@ -23,7 +27,8 @@ fn copy(model: &str) -> tempfile::TempDir {
 /// Opens and loads; the error's text if either is refused.
 fn outcome(dir: &Path) -> Result<HostWeights, String> {
     let checkpoint = Checkpoint::open(dir).map_err(|error| error.to_string())?;
-    checkpoint.load(None, &mut |_, _| {}).map_err(|error| error.to_string())
+    let weights = checkpoint.weights(None, |_, _| {}).map_err(|error| error.to_string())?;
+    weights.into_host().map_err(|error| error.to_string())
 }
 
 #[track_caller]
@@ -54,11 +59,45 @@ fn configurations_are_read() {
 }
 
 #[test]
+fn pieces_of_a_stack_are_parts_of_the_whole() {
+    let checkpoint = Checkpoint::open(&golden("sharded-bf16")).unwrap();
+    for dtype in [Dtype::Bf16, Dtype::F32, Dtype::F16] {
+        let stacks = || checkpoint.weights(Some(dtype), |_, _| {}).unwrap().layers.remove(1);
+        let whole = stacks().qkv.into_host().unwrap();
+        let qkv = stacks().qkv;
+        assert_eq!(qkv.shape(), [3 * 64, 64]);
+        // Ends within a tensor, on its border and two tensors on.
+        let tensor = 64 * 64 * dtype.size();
+        let mut start = 0;
+        for len in [8, tensor - 8, tensor / 2, tensor, tensor / 2 - 16, 16] {
+            let mut piece = vec![0; len];
+            qkv.read(start, &mut piece).unwrap();
+            assert!(piece == whole.data.bytes()[start..][..len], "{dtype:?}: {len} from {start}");
+            start += len;
+        }
+        assert_eq!(start, qkv.bytes());
+    }
+}
+
+#[test]
+fn a_file_that_shrinks_while_it_is_read_is_named_with_the_tensor() {
+    let dir = copy("base-f32");
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let weights = checkpoint.weights(None, |_, _| {}).unwrap();
+    let file = dir.path().join("model.safetensors");
+    fs::File::options().write(true).open(&file).unwrap().set_len(9000).unwrap();
+    let error = weights.into_host().err().expect("refused").to_string();
+    assert!(error.contains("model.safetensors: ") && error.contains("(tensor `"), "{error}");
+}
+
+#[test]
 fn weights_are_stacked_and_converted() {
     let checkpoint = Checkpoint::open(&golden("sharded-bf16")).unwrap();
-    let mut steps = Vec::new();
-    let weights = checkpoint.load(Some(Dtype::F32), &mut |read, all| steps.push((read, all)));
-    let weights = weights.unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let steps = Arc::clone(&seen);
+    let progress = move |read, all| steps.lock().unwrap().push((read, all));
+    let weights = checkpoint.weights(Some(Dtype::F32), progress).unwrap().into_host().unwrap();
+    let steps = seen.lock().unwrap();
     let (read, all) = *steps.last().unwrap();
     assert!(read == all && steps.is_sorted(), "progress ends at the total");
     let name = "model.layers.1.self_attn.k_proj.weight";

@@ -13,7 +13,7 @@ use super::{
     AdapterConfig, Config, ConfigError, EngineConfig, FixedConfig, LiveConfig, LogFormat,
     ModelSource,
     diagnostic::{Diagnostic, locate},
-    node::Place,
+    node::{Place, Value},
     reader::{Reader, Section},
     source::{Source, Sources},
 };
@@ -148,8 +148,10 @@ fn engine<'a>(reader: &mut Reader<'a>, top: &Section<'a>) -> EngineConfig {
             kernel_cache: None,
         },
         limits: EngineLimits {
-            pool_bytes: reader
-                .get(section, "memory", 512 << 20, |node| node.size(MIB..=64 * 1024 * GIB)),
+            pool_bytes: reader.get(section, "memory", None, |node| match &node.value {
+                Value::String(text) if text == "auto" => Ok(None),
+                _ => node.size(MIB..=64 * 1024 * GIB).map(Some),
+            }),
             max_running: reader.get(section, "max_running", 64, |node| node.count(1..=4096)),
             max_step_tokens: reader
                 .get(section, "max_step_tokens", 512, |node| node.count(16..=65_536)),

@@ -118,7 +118,7 @@ fn overrides_are_toml_or_bare_strings() {
     ];
     let config = load_with(file, &overrides).expect("valid");
     assert_eq!(config.fixed.listen.port(), 0);
-    assert_eq!(config.fixed.engine.limits.pool_bytes, 1 << 30);
+    assert_eq!(config.fixed.engine.limits.pool_bytes, Some(1 << 30));
     assert_eq!(config.fixed.engine.device.threads.map(std::num::NonZero::get), Some(3));
     assert_eq!(config.fixed.model.aliases, ["a", "b"]);
     assert_eq!(config.live.adapters.options["sql"].tags, [("task".to_owned(), "sql".to_owned())]);

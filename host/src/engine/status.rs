@@ -7,8 +7,8 @@ use crate::model::ModelLimits;
 /// How much the engine may take on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineLimits {
-    /// Memory of the pool that holds KV pages and adapters.
-    pub pool_bytes: usize,
+    /// Memory of the pool that holds KV pages and adapters; `None` is what the device can spare.
+    pub pool_bytes: Option<usize>,
     /// Sequences that run at once; more cost activations and KV.
     pub max_running: usize,
     /// Token rows of one step; a larger step prefills faster and delays running answers more.

@@ -46,7 +46,7 @@ struct Rig {
 impl Rig {
     fn limits(&self) -> EngineLimits {
         let slab_bytes = tiny().attention_shape(self.dtype).slab_bytes();
-        let pool_bytes = self.slabs * slab_bytes;
+        let pool_bytes = Some(self.slabs * slab_bytes);
         let (max_running, max_step_tokens) = (self.running, self.step_tokens);
         EngineLimits { pool_bytes, max_running, max_step_tokens, max_waiting: 64 }
     }

@@ -64,13 +64,13 @@ struct Reply {
 fn host(limits: RequestLimits) -> Host {
     let checkpoint = Checkpoint::open(&golden("models/base-f32")).expect("the golden model");
     let config = checkpoint.config.clone();
-    let pool_bytes = 2048 * config.attention_shape(Dtype::F32).slab_bytes();
+    let pool_bytes = Some(2048 * config.attention_shape(Dtype::F32).slab_bytes());
     let engine_limits =
         EngineLimits { pool_bytes, max_running: 32, max_step_tokens: 256, max_waiting: 64 };
     let fingerprint = checkpoint.fingerprint().expect("readable");
     let eos = checkpoint.eos.clone();
     let load = move || {
-        let weights = checkpoint.load(None, &mut |_, _| {}).expect("the golden weights");
+        let weights = checkpoint.weights(None, |_, _| {}).expect("the golden weights");
         let cpu = Cpu::new(Isa::Portable, 1)?;
         Model::new(cpu, &checkpoint.config, weights, engine_limits.model())
     };

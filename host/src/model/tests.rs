@@ -94,7 +94,8 @@ fn adapter_path_equals_merged_weights() {
     let tokens: Vec<u32> = (0..40).map(|i| i * 7 % 97).collect();
     for rank in [3, 8, 24, 64] {
         let lora = LoraWeights::random(&tiny(), Dtype::F32, rank, 5);
-        let mut weights = HostWeights::random(&tiny(), Dtype::F32, 1);
+        let weights = HostWeights::random(&tiny(), Dtype::F32, 1);
+        let mut weights = weights.into_host().expect("drawn, not read");
         for lora in &lora.linears {
             let layer = &mut weights.layers[lora.layer];
             match lora.linear {

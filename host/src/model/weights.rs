@@ -1,47 +1,77 @@
-//! A decoder's weights in host memory, as `checkpoint` reads them, and as a backend holds them.
+//! A decoder's weights as `checkpoint` finds them, not yet read, and as a backend holds them.
 
-use switchyard_kernels::{Backend, DeviceError, Dtype, HostMatrix};
+use switchyard_kernels::{Backend, DeviceError, Dtype, HostMatrix, MatrixSource, SourceError};
 
-/// One decoder layer. Linears that share an input are stacked along their outputs.
-pub struct HostLayer {
+/// One decoder layer, each matrix an `M`. Linears that share an input are stacked along their
+/// outputs.
+pub struct HostLayer<M = HostMatrix> {
     /// `[hidden]`
     pub attention_norm: Vec<f32>,
     /// `[(heads + 2 kv_heads) * head_dim, hidden]` query, key, value.
-    pub qkv: HostMatrix,
+    pub qkv: M,
     /// `[(heads + 2 kv_heads) * head_dim]`
     pub qkv_bias: Option<Vec<f32>>,
     /// `[hidden, heads * head_dim]`
-    pub output: HostMatrix,
+    pub output: M,
     /// `[hidden]`
     pub output_bias: Option<Vec<f32>>,
     /// `[hidden]`
     pub mlp_norm: Vec<f32>,
     /// `[2 * intermediate, hidden]` gate, up.
-    pub gate_up: HostMatrix,
+    pub gate_up: M,
     /// `[2 * intermediate]`
     pub gate_up_bias: Option<Vec<f32>>,
     /// `[hidden, intermediate]`
-    pub down: HostMatrix,
+    pub down: M,
     /// `[hidden]`
     pub down_bias: Option<Vec<f32>>,
 }
 
-/// A whole decoder. All matrices have one element type.
-pub struct HostWeights {
+/// A whole decoder, each matrix an `M`: in host memory, or a source yet to be read. All matrices
+/// have one element type.
+pub struct HostWeights<M = HostMatrix> {
     /// `[vocabulary, hidden]`
-    pub embedding: HostMatrix,
+    pub embedding: M,
     /// Input side first.
-    pub layers: Vec<HostLayer>,
+    pub layers: Vec<HostLayer<M>>,
     /// `[hidden]`
     pub norm: Vec<f32>,
     /// `[vocabulary, hidden]`; `None` when the embedding serves as the head too.
-    pub head: Option<HostMatrix>,
+    pub head: Option<M>,
 }
 
-impl HostWeights {
+impl<M: MatrixSource> HostLayer<M> {
+    fn into_host(self) -> Result<HostLayer, SourceError> {
+        Ok(HostLayer {
+            attention_norm: self.attention_norm,
+            qkv: self.qkv.into_host()?,
+            qkv_bias: self.qkv_bias,
+            output: self.output.into_host()?,
+            output_bias: self.output_bias,
+            mlp_norm: self.mlp_norm,
+            gate_up: self.gate_up.into_host()?,
+            gate_up_bias: self.gate_up_bias,
+            down: self.down.into_host()?,
+            down_bias: self.down_bias,
+        })
+    }
+}
+
+impl<M: MatrixSource> HostWeights<M> {
     /// The element type of all matrices.
     pub fn dtype(&self) -> Dtype {
-        self.embedding.dtype
+        self.embedding.dtype()
+    }
+
+    /// Reads every matrix into host memory.
+    pub fn into_host(self) -> Result<HostWeights, SourceError> {
+        let layers = self.layers.into_iter().map(HostLayer::into_host);
+        Ok(HostWeights {
+            embedding: self.embedding.into_host()?,
+            layers: layers.collect::<Result<_, _>>()?,
+            norm: self.norm,
+            head: self.head.map(M::into_host).transpose()?,
+        })
     }
 }
 
@@ -56,7 +86,7 @@ pub(super) struct DeviceLinear<B: Backend> {
 impl<B: Backend> DeviceLinear<B> {
     fn take_over(
         backend: &mut B,
-        weight: HostMatrix,
+        weight: impl MatrixSource,
         bias: Option<&[f32]>,
     ) -> Result<Self, DeviceError> {
         let bias = bias.map(|bias| backend.vector(bias)).transpose()?;
@@ -75,7 +105,10 @@ pub(super) struct DeviceLayer<B: Backend> {
 }
 
 impl<B: Backend> DeviceLayer<B> {
-    fn take_over(backend: &mut B, host: HostLayer) -> Result<Self, DeviceError> {
+    fn take_over<M: MatrixSource>(
+        backend: &mut B,
+        host: HostLayer<M>,
+    ) -> Result<Self, DeviceError> {
         let mut linear = |weight, bias: Option<Vec<f32>>| {
             DeviceLinear::take_over(backend, weight, bias.as_deref())
         };
@@ -98,8 +131,11 @@ pub(super) struct Weights<B: Backend> {
 }
 
 impl<B: Backend> Weights<B> {
-    /// Moves every weight to the backend, layer by layer, so that host copies go as they are used.
-    pub(super) fn take_over(backend: &mut B, host: HostWeights) -> Result<Self, DeviceError> {
+    /// Moves every weight to the backend, one matrix after the other.
+    pub(super) fn take_over<M: MatrixSource>(
+        backend: &mut B,
+        host: HostWeights<M>,
+    ) -> Result<Self, DeviceError> {
         let layers = host.layers.into_iter().map(|layer| DeviceLayer::take_over(backend, layer));
         Ok(Self {
             layers: layers.collect::<Result<_, _>>()?,

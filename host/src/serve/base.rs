@@ -1,11 +1,13 @@
 //! The base model: its files checked, then its engine started.
 
 use std::{
+    error::Error,
     path::Path,
-    time::{Instant, SystemTime},
+    sync::{Mutex, PoisonError},
+    time::SystemTime,
 };
 
-use switchyard_kernels::Dtype;
+use switchyard_kernels::{DeviceError, Dtype};
 
 use super::{StartError, progress::Progress};
 use crate::{
@@ -15,6 +17,7 @@ use crate::{
     engine::EngineHandle,
     generation::BaseInfo,
     model::ModelConfig,
+    startup::Startup,
     template::ChatTemplate,
     tokenizer::Tokenizer,
 };
@@ -85,28 +88,32 @@ impl Base {
         )
     }
 
-    /// Reads the weights and starts the engine on the configured device.
-    pub fn start_engine(&self, fixed: &FixedConfig) -> Result<EngineHandle, StartError> {
-        let start = Instant::now();
-        let mut progress = Progress::start(&self.info.id);
-        let load =
-            self.checkpoint.load(Some(self.dtype), &mut |done, all| progress.show(done, all));
-        drop(progress);
-        let place = || fixed.model.path.display().to_string();
-        let weights =
-            load.map_err(|why| StartError::Checkpoint { place: place(), why: Box::new(why) })?;
+    /// Starts the engine on the configured device, which reads the weights.
+    pub fn start_engine(
+        &self,
+        fixed: &FixedConfig,
+        startup: &Startup,
+    ) -> Result<EngineHandle, StartError> {
+        let broken = |why: Box<dyn Error + Send + Sync>| StartError::Weights {
+            place: fixed.model.path.display().to_string(),
+            why,
+        };
+        let progress = Mutex::new(Progress::start(&self.info.id));
+        let show = move |done, all| {
+            progress.lock().unwrap_or_else(PoisonError::into_inner).show(done, all);
+        };
+        let weights = self.checkpoint.weights(Some(self.dtype), show);
+        let weights = weights.map_err(|why| broken(Box::new(why)))?;
         let config = self.checkpoint.config.clone();
         let EngineConfig { mut device, limits } = fixed.engine.clone();
         device.kernel_cache = fixed.adapter_cache.as_ref().map(|dir| dir.join("kernels"));
-        let engine = device.start(config, weights, limits)?;
+        let engine = device.start(config, weights, limits, startup);
+        let engine = engine.map_err(|error| match error {
+            DeviceError::Weights(why) => broken(why),
+            other => other.into(),
+        })?;
         let (slabs, slab_bytes) = (engine.slabs(), engine.slab_bytes());
-        tracing::info!(
-            model = self.summary(),
-            slabs,
-            slab_bytes,
-            "loaded in {:.1?}",
-            start.elapsed()
-        );
+        tracing::info!(model = self.summary(), slabs, slab_bytes, "loaded");
         Ok(engine)
     }
 }

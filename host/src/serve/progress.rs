@@ -25,9 +25,11 @@ impl Progress {
     pub(super) fn show(&mut self, done: u64, all: u64) {
         let steps = if self.terminal { WIDTH } else { 4 };
         let step = done * steps / all.max(1);
-        if self.shown.replace(step) == Some(step) {
+        // Readers report side by side, not always in order.
+        if self.shown >= Some(step) {
             return;
         }
+        self.shown = Some(step);
         if self.terminal {
             let (full, rest) = (step as usize, (WIDTH.saturating_sub(step)) as usize);
             let bar = ["#".repeat(full), ".".repeat(rest)].concat();

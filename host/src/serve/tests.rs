@@ -73,7 +73,7 @@ impl Running {
     fn start(site: &Site) -> Self {
         let given = site.given();
         let config = given.load().expect("valid");
-        let (host, stock) = assemble(&config).expect("it starts");
+        let (host, stock) = assemble(&config, &Startup::begin()).expect("it starts");
         let (told, levels) = channel();
         let set_log_level = Box::new(move |level: &str| {
             told.send(level.to_owned()).unwrap_or_default();

@@ -13,7 +13,11 @@ mod bed;
 mod shape;
 mod table;
 
-use std::{collections::HashMap, sync::Mutex, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use switchyard_kernels::{
     Batch, BlobCache, DeviceError, Linear, MAX_RANK, SampleRow, Site, Timed,
@@ -43,8 +47,8 @@ const GPU: Size = Size { pool_bytes: 24 << 30, weight_bytes: 256 << 20, turns: 3
 const CPU: Size = Size { pool_bytes: 64 << 20, weight_bytes: 1 << 20, turns: 2 };
 
 /// Compiles kernels once for all shapes.
-#[derive(Default)]
-struct Compiled(Mutex<HashMap<String, Vec<u8>>>);
+#[derive(Clone, Default)]
+struct Compiled(Arc<Mutex<HashMap<String, Vec<u8>>>>);
 
 impl BlobCache for Compiled {
     fn get(&self, key: &str) -> Option<Vec<u8>> {
@@ -70,7 +74,7 @@ fn main() -> Result<(), DeviceError> {
             let compiled = Compiled::default();
             let mut table = Table::new(budget, Some(cuda::copy_bandwidth(ordinal)?));
             for shape in shapes {
-                bench(Bed::new(Cuda::new(ordinal, &compiled)?, shape, GPU)?, &mut table);
+                bench(Bed::new(Cuda::new(ordinal, compiled.clone())?, shape, GPU)?, &mut table);
             }
             table.close();
         }

@@ -23,17 +23,23 @@ const HEADERS: [(&CStr, &str); 4] = [
     (c"hopper.cuh", include_str!("hopper.cuh")),
 ];
 
+/// Whether the compiler is there; an error says how to install it.
+pub(super) fn find() -> Result<(), DeviceError> {
+    // SAFETY: looks a library up by name.
+    if unsafe { sys::is_culib_present() } {
+        return Ok(());
+    }
+    Err(DeviceError::Unavailable(
+        "NVRTC, the run-time compiler of CUDA, was not found (libnvrtc.so): `apt-get install \
+         cuda-libraries-13-0` from NVIDIA's repository installs it; so does `pip install \
+         nvidia-cuda-nvrtc` with its `lib` folder on LD_LIBRARY_PATH"
+            .to_owned(),
+    ))
+}
+
 /// Compiles a source for an architecture such as "sm_90a", or finds it in the cache.
 pub fn compile(source: Source, arch: &str, cache: &dyn BlobCache) -> Result<Vec<u8>, DeviceError> {
-    // SAFETY: looks a library up by name.
-    if !unsafe { sys::is_culib_present() } {
-        return Err(DeviceError::Unavailable(
-            "NVRTC, the run-time compiler of CUDA, was not found (libnvrtc.so): install the CUDA \
-             toolkit, or `pip install nvidia-cuda-nvrtc` and put its `lib` folder on \
-             LD_LIBRARY_PATH"
-                .to_owned(),
-        ));
-    }
+    find()?;
     let key = key(source, arch);
     if let Some(cubin) = cache.get(&key) {
         return Ok(cubin);
@@ -119,5 +125,5 @@ impl Drop for Program {
 }
 
 fn failed(source: Source, why: &str) -> DeviceError {
-    DeviceError::Unavailable(format!("compiling {}.cu failed:\n{why}", source.name))
+    DeviceError::Kernel(format!("compiling {}.cu failed:\n{why}", source.name))
 }

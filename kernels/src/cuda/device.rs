@@ -5,7 +5,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
+use cudarc::{
+    cublaslt,
+    driver::{CudaContext, CudaStream, DriverError, result, sys},
+    nvrtc,
+};
 
 use super::{
     launch::Launch,
@@ -13,6 +17,9 @@ use super::{
     step::Class,
 };
 use crate::DeviceError;
+
+/// Oldest compute capability: bf16 on tensor cores and asynchronous copies.
+const CAPABILITY_MIN: (i32, i32) = (8, 0);
 
 /// An opened GPU. Everything that lives on it holds one.
 pub(super) struct Device {
@@ -40,7 +47,7 @@ impl Device {
                 "cuda:{ordinal} does not exist: the driver sees {count} GPU{plural}, from 0"
             )));
         }
-        let open = || -> Result<Self, DriverError> {
+        let open = || -> Result<((i32, i32), Self), DriverError> {
             let context = CudaContext::new(ordinal)?;
             // SAFETY: everything runs on one stream, and copies on another are ordered by events
             // of our own.
@@ -51,13 +58,26 @@ impl Device {
             let processors = number(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
             let shared_max =
                 number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
-            let (major, minor) = context.compute_capability()?;
-            let (name, arch) = (context.name()?, target(major, minor));
+            let capability = context.compute_capability()?;
+            let (name, arch) = (context.name()?, target(capability));
             let replay = Mutex::default();
-            Ok(Self { context, stream, replay, name, arch, processors, shared_max })
+            Ok((capability, Self { context, stream, replay, name, arch, processors, shared_max }))
         };
-        let device = open().map_err(|e| unavailable(format!("cuda:{ordinal} did not open"), e))?;
+        let opened = open();
+        let (capability, device) =
+            opened.map_err(|e| unavailable(format!("cuda:{ordinal} did not open"), e))?;
+        if capability < CAPABILITY_MIN {
+            return Err(DeviceError::Unavailable(format!(
+                "cuda:{ordinal} ({}, {}) is too old: kernels need sm_80 (Ampere) or later",
+                device.name, device.arch
+            )));
+        }
         Ok(Arc::new(device))
+    }
+
+    /// Memory that nobody has taken.
+    pub(super) fn free_bytes(&self) -> usize {
+        self.context.mem_get_info().map_or(0, |(free, _)| free)
     }
 
     /// The stream, for whatever comes after all launches so far.
@@ -97,8 +117,8 @@ pub fn devices() -> Result<usize, DeviceError> {
     // SAFETY: looks a library up by name; its initialisers are the driver's own.
     if !unsafe { sys::is_culib_present() } {
         return Err(DeviceError::Unavailable(
-            "no NVIDIA driver on this machine (libcuda.so was not found): install one, or set \
-             `engine.device = \"cpu\"`"
+            "no NVIDIA driver on this machine (libcuda.so was not found): `apt-get install \
+             cuda-drivers` from NVIDIA's repository installs it, else use the device \"cpu\""
                 .to_owned(),
         ));
     }
@@ -108,8 +128,26 @@ pub fn devices() -> Result<usize, DeviceError> {
     Ok(count.unsigned_abs() as usize)
 }
 
+/// What stands below a GPU that has been opened: "driver for CUDA 13.0, NVRTC 13.0, cuBLASLt 13.1".
+pub fn versions() -> String {
+    let (mut driver, mut major, mut minor) = (0, 0, 0);
+    // SAFETY: all places are writable; the libraries were found when the GPU was opened.
+    let library = unsafe {
+        let _ = sys::cuDriverGetVersion(&mut driver);
+        let _ = nvrtc::sys::nvrtcVersion(&mut major, &mut minor);
+        cublaslt::sys::cublasLtGetVersion()
+    };
+    format!(
+        "driver for CUDA {}.{}, NVRTC {major}.{minor}, cuBLASLt {}.{}",
+        driver / 1000,
+        driver % 1000 / 10,
+        library / 10_000,
+        library % 10_000 / 100
+    )
+}
+
 /// The compiler's name of an architecture; Hopper and later have features under an `a`.
-fn target(major: i32, minor: i32) -> String {
+fn target((major, minor): (i32, i32)) -> String {
     let suffix = if (9..12).contains(&major) { "a" } else { "" };
     format!("sm_{major}{minor}{suffix}")
 }

@@ -47,8 +47,8 @@ impl DeviceBuffer {
     }
 
     /// Writes a pinned buffer's head at `offset` in stream order; `from` must stay as it is until
-    /// the stream has passed.
-    pub(super) fn write_pinned(&mut self, offset: usize, from: &PinnedBuffer, len: usize) {
+    /// the stream has passed. Threads may write parts of a buffer side by side.
+    pub(super) fn write_pinned(&self, offset: usize, from: &PinnedBuffer, len: usize) {
         assert!(offset + len <= self.len && len <= from.len, "a write within both buffers");
         let (to, stream) = (self.address + offset as u64, self.device.stream().cu_stream());
         // SAFETY: both ranges are within their allocations.

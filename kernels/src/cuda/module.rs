@@ -1,6 +1,11 @@
-//! The kernels of this backend, loaded on the device.
+//! The kernels of this backend, compiled and loaded while weights are read.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    panic,
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
 
 use cudarc::{
     driver::{CudaFunction, CudaModule, sys::CUfunction_attribute},
@@ -8,42 +13,49 @@ use cudarc::{
 };
 
 use super::{
-    compiler::{Source, compile},
+    compiler::{self, Source, compile},
     device::Device,
 };
 use crate::{BlobCache, DeviceError};
 
-/// Loaded modules by the name of their source.
+/// Modules by the name of their source.
+type Loaded = HashMap<&'static str, Arc<CudaModule>>;
+
+/// What has been loaded, or will be.
 pub(super) struct Modules {
-    modules: HashMap<&'static str, Arc<CudaModule>>,
+    /// Compiles and loads, until somebody waits for it.
+    coming: Option<JoinHandle<Result<Loaded, DeviceError>>>,
+    modules: Loaded,
     functions: HashMap<String, CudaFunction>,
 }
 
 impl Modules {
-    /// Compiles every source, several at a time, and loads what came of it.
-    pub(super) fn load(
-        device: &Device,
-        sources: &[Source],
-        cache: &dyn BlobCache,
+    /// Begins to compile and load every source on a thread of its own.
+    pub(super) fn begin(
+        device: &Arc<Device>,
+        sources: &'static [Source],
+        cache: impl BlobCache + 'static,
     ) -> Result<Self, DeviceError> {
-        let compiled: Vec<Result<Vec<u8>, DeviceError>> = std::thread::scope(|scope| {
-            let compile = |&source| scope.spawn(move || compile(source, &device.arch, cache));
-            let threads: Vec<_> = sources.iter().map(compile).collect();
-            threads.into_iter().map(|t| t.join().expect("the compiler does not panic")).collect()
-        });
-        let mut modules = HashMap::new();
-        for (source, cubin) in sources.iter().zip(compiled) {
-            let module = device.context.load_module(Ptx::from_binary(cubin?));
-            let module = module.map_err(|error| {
-                DeviceError::Unavailable(format!("loading {}.cu: {error}", source.name))
-            })?;
-            modules.insert(source.name, module);
+        compiler::find()?;
+        let device = device.clone();
+        let thread = thread::Builder::new().name("kernels".into());
+        let coming = thread.spawn(move || load(&device, sources, &cache)).map_err(|error| {
+            DeviceError::Unavailable(format!("a thread that compiles kernels: {error}"))
+        })?;
+        Ok(Self { coming: Some(coming), modules: HashMap::new(), functions: HashMap::new() })
+    }
+
+    /// Waits until all is loaded.
+    pub(super) fn wait(&mut self) -> Result<(), DeviceError> {
+        if let Some(coming) = self.coming.take() {
+            self.modules = coming.join().unwrap_or_else(|cause| panic::resume_unwind(cause))?;
         }
-        Ok(Self { modules, functions: HashMap::new() })
+        Ok(())
     }
 
     /// A kernel of a module, with room for `shared` bytes of dynamic shared memory.
     pub(super) fn function(&mut self, module: &str, name: &str, shared: u32) -> &CudaFunction {
+        self.wait().expect("kernels that compile and load");
         let key = format!("{module}/{name}/{shared}");
         let modules = &self.modules;
         self.functions.entry(key).or_insert_with(|| {
@@ -55,4 +67,30 @@ impl Modules {
             function
         })
     }
+}
+
+impl Drop for Modules {
+    fn drop(&mut self) {
+        // The compiler must not outlive the process's other threads; what it says comes too late.
+        if let Some(coming) = self.coming.take() {
+            drop(coming.join());
+        }
+    }
+}
+
+/// Compiles every source, several at a time, and loads what came of it.
+fn load(device: &Device, sources: &[Source], cache: &dyn BlobCache) -> Result<Loaded, DeviceError> {
+    let compiled: Vec<Result<Vec<u8>, DeviceError>> = thread::scope(|scope| {
+        let compile = |&source| scope.spawn(move || compile(source, &device.arch, cache));
+        let threads: Vec<_> = sources.iter().map(compile).collect();
+        threads.into_iter().map(|t| t.join().expect("the compiler does not panic")).collect()
+    });
+    let mut modules = HashMap::new();
+    for (source, cubin) in sources.iter().zip(compiled) {
+        let module = device.context.load_module(Ptx::from_binary(cubin?));
+        let module = module
+            .map_err(|error| DeviceError::Kernel(format!("loading {}.cu: {error}", source.name)))?;
+        modules.insert(source.name, module);
+    }
+    Ok(modules)
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::{
     device::Device, matmul, memory::DeviceBuffer, step::class_rows, tensor_map::TensorMap,
+    upload::Upload,
 };
-use crate::{DeviceError, Dtype, HostMatrix};
+use crate::{DeviceError, Dtype, MatrixSource};
 
 /// A weight matrix `[rows, cols]` = `[out, in]`, row-major, as the checkpoint stores it.
 pub struct Matrix {
@@ -19,13 +20,16 @@ pub struct Matrix {
 
 impl Matrix {
     /// Takes a copy.
-    pub(super) fn new(device: &Arc<Device>, host: &HostMatrix) -> Result<Self, DeviceError> {
-        let &HostMatrix { dtype, rows, cols, ref data } = host;
-        assert_eq!(data.len(), rows * cols * dtype.size(), "a whole matrix");
-        let mut buffer = DeviceBuffer::new(device, data.len(), "weights")?;
-        buffer.write(0, data.bytes());
-        let map = matmul::weights_map(device, &buffer, dtype, [rows, cols]);
-        Ok(Self { data: buffer, dtype, rows, cols, map })
+    pub(super) fn new(
+        device: &Arc<Device>,
+        source: &impl MatrixSource,
+        upload: &mut Upload,
+    ) -> Result<Self, DeviceError> {
+        let (dtype, [rows, cols]) = (source.dtype(), source.shape());
+        let data = DeviceBuffer::new(device, source.bytes(), "weights")?;
+        upload.send(source, &data)?;
+        let map = matmul::weights_map(device, &data, dtype, [rows, cols]);
+        Ok(Self { data, dtype, rows, cols, map })
     }
 }
 

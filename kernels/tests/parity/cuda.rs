@@ -35,7 +35,7 @@ const REQUIRED: &str = "SWITCHYARD_TEST_CUDA";
 fn open() -> Option<Cuda> {
     // One backend lives as long as the process, so that the others need not set the device up.
     static FIRST: OnceLock<Option<Mutex<Cuda>>> = OnceLock::new();
-    let open = || match Cuda::new(0, &Cubins::new()) {
+    let open = || match Cuda::new(0, Cubins::new()) {
         Ok(cuda) => Some(cuda),
         Err(DeviceError::Unavailable(why)) => {
             let broken = why.starts_with("compiling") || why.starts_with("loading");

@@ -167,7 +167,7 @@ fn a_model_that_does_not_load_is_an_error() {
     let error = Engine::<Probe>::spawn(load, ROOMY.limits()).err().expect("refused");
     assert_eq!(error.to_string(), "no such device");
     let model = ROOMY.model();
-    let limits = EngineLimits { pool_bytes: 100, ..ROOMY.limits() };
+    let limits = EngineLimits { pool_bytes: Some(100), ..ROOMY.limits() };
     let error = Engine::spawn(|| Ok(model), limits).err().expect("refused");
     assert!(error.to_string().contains("0 pool slabs of 8192 bytes"), "{error}");
 }

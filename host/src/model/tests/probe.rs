@@ -8,7 +8,7 @@ use std::{
 };
 
 use switchyard_kernels::{
-    AdapterSlot, AttentionShape, Backend, Batch, Delta, DeviceError, HostMatrix, Pending,
+    AdapterSlot, AttentionShape, Backend, Batch, Delta, DeviceError, MatrixSource, Pending,
     ResidentAdapter, RowToken, SampleRow, Sampled, Site,
     cpu::{Cpu, Isa},
 };
@@ -131,8 +131,8 @@ impl Backend for Probe {
     fn runs_behind(&self) -> bool {
         self.runs_behind
     }
-    fn matrix(&mut self, host: HostMatrix) -> Result<Self::Matrix, DeviceError> {
-        self.inner.matrix(host)
+    fn matrix<S: MatrixSource>(&mut self, source: S) -> Result<Self::Matrix, DeviceError> {
+        self.inner.matrix(source)
     }
     fn vector(&mut self, host: &[f32]) -> Result<Self::Vector, DeviceError> {
         self.inner.vector(host)
@@ -142,6 +142,9 @@ impl Backend for Probe {
     }
     fn read(&mut self, tensor: &Self::Tensor) -> Vec<f32> {
         self.inner.read(tensor)
+    }
+    fn spare_bytes(&self) -> usize {
+        self.inner.spare_bytes()
     }
     fn reserve(&mut self, shape: &AttentionShape, slabs: usize) -> Result<(), DeviceError> {
         self.inner.reserve(shape, slabs)

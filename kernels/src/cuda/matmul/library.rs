@@ -40,9 +40,9 @@ impl Library {
         // SAFETY: looks a library up by name.
         if !unsafe { sys::is_culib_present() } {
             return Err(DeviceError::Unavailable(
-                "cuBLASLt, the matrix library of CUDA, was not found (libcublasLt.so): install \
-                 the CUDA toolkit, or `pip install nvidia-cublas` and put its `lib` folder on \
-                 LD_LIBRARY_PATH"
+                "cuBLASLt, the matrix library of CUDA, was not found (libcublasLt.so): `apt-get \
+                 install cuda-libraries-13-0` from NVIDIA's repository installs it; so does `pip \
+                 install nvidia-cublas` with its `lib` folder on LD_LIBRARY_PATH"
                     .to_owned(),
             ));
         }
