@@ -66,49 +66,70 @@ __device__ void activate(const Step& step, const Pending& pending, void* out) {
   }
 }
 
-// As `activate` for few rows: an item is a group of them, and a thread has a column, of gate and of
-// up.
-struct Item {
-  Piece group;
-  Lane<2> lane;
-  u32 column;
-  bool inside;
-};
+// ---- few rows
 
-__device__ inline Item item_of(const Step& step, u32 item, u32 intermediate) {
-  const u32 parts = (intermediate + THREADS - 1) / THREADS;
-  const Piece group = step.groups[item / parts];
-  const u32 column = item % parts * THREADS + threadIdx.x, width = 2 * intermediate;
-  const bool inside = column < intermediate;
-  return {group,
-          {{inside ? column : width, inside ? intermediate + column : width}, group.row, group.rows},
-          column,
-          inside};
+// As `activate`: every warp has RUN columns of its own, of gate and of up.
+template <class T, class Y>
+__device__ void activate_few(const Step& step, const Pending& pending, void* any_out) {
+  __shared__ alignas(16) float deltas[THREADS / WARP][WARP_DELTA];
+  release_successor();
+  const u32 intermediate = pending.width / 2, parts = (intermediate + RUN - 1) / RUN;
+  const u32 items = step.counts->pieces * parts, stride = gridDim.x * (THREADS / WARP);
+  const u32 warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+  float* delta = deltas[warp];
+  const auto runs_of = [&](u32 item) {
+    const u32 first = item % parts * RUN, columns = least(RUN, intermediate - first);
+    return Runs{first, columns, intermediate + first, columns};
+  };
+  const auto prefetch = [&](u32 item) {
+    if (item < items)
+      prefetch_runs<T>(pending, step.pieces[item / parts].slot, runs_of(item));
+  };
+  u32 item = blockIdx.x * (THREADS / WARP) + warp;
+  prefetch(item);
+  wait_for_predecessor();
+  for (; item < items; item += stride) {
+    prefetch(item + stride);
+    const Piece piece = step.pieces[item / parts];
+    const Runs runs = runs_of(item);
+    const bool lora = piece.slot != NO_ADAPTER;
+    if (lora) expand_runs<T>(pending, piece, runs, delta);
+    if (lane >= runs.firsts) continue;
+    for (u32 row = 0; row < piece.rows; row++) {
+      const float* d = lora ? delta + row * WARP_STRIDE + lane : nullptr;
+      const Pack<float, 1> gate = finish<Y, 1>(pending, piece.row + row, runs.first + lane, d);
+      const Pack<float, 1> up =
+          finish<Y, 1>(pending, piece.row + row, runs.second + lane, d ? d + RUN : nullptr);
+      using Out = Activation<T>;
+      static_cast<Out*>(any_out)[u64(piece.row + row) * intermediate + runs.first + lane] =
+          from_float<Out>(silu(gate.at[0]) * up.at[0]);
+    }
+  }
 }
 
-template <class T, class Y, bool LORA>
-__device__ void activate_few(const Step& step, const Pending& pending, void* any_out) {
+// Without a delta: an item is a group of rows, and a thread has a column, of gate and of up.
+template <class T, class Y>
+__device__ void activate_base(const Step& step, const Pending& pending, void* any_out) {
   release_successor();
-  using Out = Activation<T>;
-  const u32 intermediate = pending.width / 2;
-  const u32 items = step.counts->groups * ((intermediate + THREADS - 1) / THREADS);
-  const auto prefetch = [&](u32 item) {
-    if (!LORA || item >= items) return;
-    const Item next = item_of(step, item, intermediate);
-    prefetch_lane<T>(pending, next.group.slot, next.lane);
-  };
-  prefetch(blockIdx.x);
   wait_for_predecessor();
-  for (u32 i = blockIdx.x; i < items; i += gridDim.x) {
-    prefetch(i + gridDim.x);
-    const Item item = item_of(step, i, intermediate);
-    float sums[2][GROUP_ROWS];
-    finish_lane<T, Y, LORA>(pending, item.group.slot, item.lane, sums);
-    Out* out = static_cast<Out*>(any_out) + u64(item.group.row) * intermediate + item.column;
+  using Out = Activation<T>;
+  const u32 intermediate = pending.width / 2, parts = (intermediate + THREADS - 1) / THREADS;
+  const u32 items = step.counts->groups * parts;
+  for (u32 item = blockIdx.x; item < items; item += gridDim.x) {
+    const Piece group = step.groups[item / parts];
+    const u32 column = item % parts * THREADS + threadIdx.x;
+    if (column >= intermediate) continue;
+    float gates[GROUP_ROWS], ups[GROUP_ROWS];
+#pragma unroll
+    for (u32 r = 0; r < GROUP_ROWS; r++) {
+      if (r >= group.rows) break;
+      gates[r] = finish<Y, 1>(pending, group.row + r, column, nullptr).at[0];
+      ups[r] = finish<Y, 1>(pending, group.row + r, intermediate + column, nullptr).at[0];
+    }
+    Out* out = static_cast<Out*>(any_out) + u64(group.row) * intermediate + column;
 #pragma unroll
     for (u32 r = 0; r < GROUP_ROWS; r++)
-      if (item.inside && r < item.group.rows)
-        out[u64(r) * intermediate] = from_float<Out>(silu(sums[0][r]) * sums[1][r]);
+      if (r < group.rows) out[u64(r) * intermediate] = from_float<Out>(silu(gates[r]) * ups[r]);
   }
 }
 
@@ -117,13 +138,13 @@ __device__ void activate_few(const Step& step, const Pending& pending, void* any
       activate_##T##_##Y(Step step, Pending gate_up, void* out) {                  \
     activate<T, Y>(step, gate_up, out);                                            \
   }                                                                                \
-  extern "C" __global__ void __launch_bounds__(THREADS, 8)                         \
+  extern "C" __global__ void __launch_bounds__(THREADS, 7)                         \
       activate_few_##T##_##Y(Step step, Pending gate_up, void* out) {              \
-    activate_few<T, Y, true>(step, gate_up, out);                                  \
+    activate_few<T, Y>(step, gate_up, out);                                  \
   }                                                                                \
   extern "C" __global__ void __launch_bounds__(THREADS)                            \
       activate_base_##T##_##Y(Step step, Pending gate_up, void* out) {             \
-    activate_few<T, Y, false>(step, gate_up, out);                                 \
+    activate_base<T, Y>(step, gate_up, out);                                 \
   }
 using f32 = float;
 KERNEL(f32, f32)

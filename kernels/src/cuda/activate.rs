@@ -12,12 +12,12 @@ use crate::Pending;
 
 pub(super) const SOURCE: Source = Source { name: "activate", text: include_str!("activate.cu") };
 
-/// As in `activate.cu`; a thread has a column where rows are few.
+/// As in `activate.cu`; all its kernels have so many outputs to a block.
 const THREADS: u32 = 128;
 const OUTPUTS: u32 = 128;
 /// Blocks that a multiprocessor holds.
 const RESIDENT: u32 = 5;
-const RESIDENT_FEW: u32 = 8;
+const RESIDENT_FEW: u32 = 7;
 const RESIDENT_BASE: u32 = 16;
 
 /// `out = silu(gate) * up`: `gate_up` `[rows, 2 * intermediate]`, `out` `[rows, intermediate]`.
@@ -29,10 +29,9 @@ pub(super) fn activate(cx: &mut Context, gate_up: Pending<'_, Cuda>, out: &mut T
     if rows.bound == 0 {
         return;
     }
-    let few = is_few(rows.bound);
     let Extent { pieces, groups, .. } = cx.step.extent;
-    let (operation, runs, resident) = match (few, view.has_delta()) {
-        (true, true) => ("activate_few", groups, RESIDENT_FEW),
+    let (operation, runs, resident) = match (is_few(rows.bound), view.has_delta()) {
+        (true, true) => ("activate_few", pieces, RESIDENT_FEW),
         (true, false) => ("activate_base", groups, RESIDENT_BASE),
         (false, _) => ("activate", pieces, RESIDENT),
     };

@@ -1,7 +1,8 @@
 // The rest of a product: what `Pending` of pending.rs leaves to the kernel that reads `y` next, y +
-// bias + delta with delta[row][n] = sum over ranks of s[row][rank] B[n][rank]. Where rows are few,
-// as in decoding, every lane has columns of its own (`finish_lane`). Where they are many, one warp
-// makes the delta of a few columns in shared memory (`expand`) and `finish` adds it.
+// bias + delta with delta[row][n] = sum over ranks of s[row][rank] B[n][rank]. One warp makes the
+// delta of a few columns in shared memory (`expand`), and `finish` adds it. Where rows are few, as in
+// decoding, every warp works by itself (`expand_runs`); where they are many, a block shares
+// what its warps make.
 #pragma once
 #include "prelude.cuh"
 
@@ -208,7 +209,7 @@ __device__ inline void expand_plain(const Pending& pending, const Piece& piece, 
   });
 }
 
-// ---- many rows: through shared memory
+// ----
 
 // Whether rows of the piece have a delta.
 __device__ inline bool has_delta(const Pending& pending, const Piece& piece) {
@@ -227,88 +228,44 @@ __device__ inline void expand(const Pending& pending, const Piece& piece, u32 fi
   else expand_plain<T>(pending, piece, first, columns, delta, stride);
 }
 
-// ---- few rows: a lane has columns of its own
+// ---- few rows: a warp by itself
 
-// Columns of a lane, and `rows` rows from `row` on.
-template <u32 COLUMNS>
-struct Lane {
-  u32 columns[COLUMNS];  // of the site; beyond its width where the lane has none
-  u32 row, rows;
+constexpr u32 RUN = WARP;
+constexpr u32 WARP_STRIDE = 2 * RUN + 8;
+constexpr u32 WARP_DELTA = PIECE_ROWS * WARP_STRIDE;  // floats
+
+// Two runs of columns of the site, one of each for a lane; `second` of gate and up, or of a rotated
+// pair. Runs end early where there are no more columns.
+struct Runs {
+  u32 first, firsts;    // column, columns: at most RUN
+  u32 second, seconds;
 };
 
-// Adds s B for the ranks of one tile: in their order, so that the order of a sum is a function of
-// the column and the adapter.
-template <class T, u32 RANKS, u32 ROWS, u32 COLUMNS>
-__device__ inline void add_tile(const Tile& tile, const float* s, u32 stride,
-                                const Lane<COLUMNS>& lane, float (&sums)[COLUMNS][ROWS]) {
-  constexpr u32 PART = 16 / sizeof(T);
-  Pack<T, PART> b[COLUMNS][RANKS / PART];
-#pragma unroll
-  for (u32 c = 0; c < COLUMNS; c++) {
-    const u32 index = lane.columns[c] - tile.start;  // wraps before the tile's start
-    const T* from = static_cast<const T*>(tile.data) + u64(index) * RANKS;
-#pragma unroll
-    for (u32 i = 0; i < RANKS / PART; i++)
-      reinterpret_cast<uint4&>(b[c][i]) =
-          index < tile.length ? load_stream(from + i * PART) : make_uint4(0, 0, 0, 0);
-  }
-#pragma unroll
-  for (u32 r = 0; r < ROWS; r++) {
-    if (r >= lane.rows) break;
-    const float* ranks = s + u64(lane.row + r) * stride + tile.column;
-#pragma unroll
-    for (u32 i = 0; i < RANKS; i += 4) {
-      const Pack<float, 4> four = *reinterpret_cast<const Pack<float, 4>*>(ranks + i);
-#pragma unroll
-      for (u32 j = 0; j < 4; j++)
-#pragma unroll
-        for (u32 c = 0; c < COLUMNS; c++)
-          sums[c][r] += four.at[j] * to_float(b[c][(i + j) / PART].at[(i + j) % PART]);
-    }
-  }
-}
-
-// Brings the weights of a lane's columns near, which no kernel of a step writes.
-template <class T, u32 COLUMNS>
-__device__ inline void prefetch_lane(const Pending& pending, u32 slot, const Lane<COLUMNS>& lane) {
+// Brings the weights of the runs near, which no kernel of a step writes.
+template <class T>
+__device__ inline void prefetch_runs(const Pending& pending, u32 slot, const Runs& runs) {
   if (slot == NO_ADAPTER) return;
+  const u32 lane = threadIdx.x % WARP;
   const SiteTiles site = site_tiles(pending.adapters, slot, pending.layer, pending.site);
   for (u32 i = 0; i < site.b_count; i++) {
     const Tile tile = pending.adapters.tiles[site.b + i];
-#pragma unroll
-    for (u32 c = 0; c < COLUMNS; c++) {
-      const u32 index = lane.columns[c] - tile.start;
-      const T* from = static_cast<const T*>(tile.data) + u64(index) * tile.ranks;
-      if (index < tile.length) asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
-    }
+    const u32 first = runs.first + lane - tile.start, second = runs.second + lane - tile.start;
+    const T* from = static_cast<const T*>(tile.data);
+    if (lane < runs.firsts && first < tile.length)
+      asm volatile("prefetch.global.L2 [%0];" ::"l"(from + u64(first) * tile.ranks));
+    if (lane < runs.seconds && second < tile.length)
+      asm volatile("prefetch.global.L2 [%0];" ::"l"(from + u64(second) * tile.ranks));
   }
 }
 
-// y + bias + delta of a lane's columns and rows. `slot`: of the rows' adapter, or NO_ADAPTER. LORA:
-// whether any row of the step has a delta.
-template <class T, class Y, bool LORA, u32 ROWS, u32 COLUMNS>
-__device__ inline void finish_lane(const Pending& pending, u32 slot, const Lane<COLUMNS>& lane,
-                                   float (&sums)[COLUMNS][ROWS]) {
-#pragma unroll
-  for (u32 c = 0; c < COLUMNS; c++) {
-    const u32 column = lane.columns[c];
-    const bool inside = column < pending.width;
-    const float bias = inside && pending.bias ? pending.bias[column] : 0;
-    const Y* y = static_cast<const Y*>(pending.y) + u64(lane.row) * pending.width + column;
-#pragma unroll
-    for (u32 r = 0; r < ROWS; r++)
-      sums[c][r] = inside && r < lane.rows ? to_float(y[u64(r) * pending.width]) + bias : 0;
-  }
-  if (!LORA || slot == NO_ADAPTER) return;
-  const SiteTiles site = site_tiles(pending.adapters, slot, pending.layer, pending.site);
-  const Tile* tiles = pending.adapters.tiles + site.b;
-  for (u32 i = 0; i < site.b_count; i++) {
-    const Tile tile = tiles[i];
-    bool inside = false;
-#pragma unroll
-    for (u32 c = 0; c < COLUMNS; c++) inside |= lane.columns[c] - tile.start < tile.length;
-    if (!inside) continue;
-    if (tile.ranks == 16) add_tile<T, 16>(tile, pending.shrunk, pending.ranks, lane, sums);
-    else add_tile<T, 8>(tile, pending.shrunk, pending.ranks, lane, sums);
-  }
+// The delta of both runs for the rows of a piece that has one: `delta` [PIECE_ROWS, WARP_STRIDE] of
+// this warp's own shared memory. A whole warp calls it, and may read it after.
+template <class T>
+__device__ inline void expand_runs(const Pending& pending, const Piece& piece, const Runs& runs,
+                                   float* delta) {
+  __syncwarp();  // what was there has been read
+  if (runs.firsts) expand<T, RUN>(pending, piece, runs.first, runs.firsts, delta, WARP_STRIDE);
+  if (runs.seconds)
+    expand<T, RUN>(pending, piece, runs.second, runs.seconds, delta + RUN, WARP_STRIDE);
+  __syncwarp();
 }

@@ -105,35 +105,27 @@ __device__ float add(const Pending& pending, const Norm& norm, u32 row, u32 begi
   return squares;
 }
 
-constexpr u32 LANE_COLUMNS = 2;
-
-// A thread's columns from `first` on, of those before `end`.
-__device__ inline Lane<LANE_COLUMNS> lane_from(u32 first, u32 end, u32 row, u32 hidden) {
-  Lane<LANE_COLUMNS> lane = {{}, row, 1};
-#pragma unroll
-  for (u32 c = 0; c < LANE_COLUMNS; c++)
-    lane.columns[c] = first + c * THREADS < end ? first + c * THREADS : hidden;
-  return lane;
+// A warp's columns from `first` on, of those before `end`.
+__device__ inline Runs runs_from(u32 first, u32 end) {
+  const u32 second = least(first + RUN, end);
+  return {first, least(RUN, end - first), second, least(RUN, end - second)};
 }
 
-// As `add` for a row of an adapter, whose delta is added too.
+// As `add` for a row of an adapter, whose delta is added too. `delta`: of this warp.
 template <class T, class Y>
 __device__ float add_delta(const Pending& pending, const Norm& norm, const Piece& piece, u32 begin,
-                           u32 end, float* x) {
+                           u32 end, float* delta, float* x) {
+  constexpr u32 COLUMNS = 2 * RUN;
   float* residual = norm.residual + u64(piece.row) * norm.hidden;
   float squares = 0;
-  for (u32 first = begin + threadIdx.x; first < end; first += THREADS * LANE_COLUMNS) {
-    const Lane<LANE_COLUMNS> lane = lane_from(first, end, piece.row, norm.hidden);
-    float sums[LANE_COLUMNS][1], before[LANE_COLUMNS];
+  for (u32 first = begin + threadIdx.x / WARP * COLUMNS; first < end;
+       first += THREADS / WARP * COLUMNS) {
+    expand_runs<T>(pending, piece, runs_from(first, end), delta);
 #pragma unroll
-    for (u32 c = 0; c < LANE_COLUMNS; c++)
-      before[c] = lane.columns[c] < end ? residual[lane.columns[c]] : 0;
-    finish_lane<T, Y, true>(pending, piece.slot, lane, sums);
-#pragma unroll
-    for (u32 c = 0; c < LANE_COLUMNS; c++) {
-      const u32 i = lane.columns[c];
+    for (u32 place = threadIdx.x % WARP; place < COLUMNS; place += WARP) {
+      const u32 i = first + place;
       if (i >= end) break;
-      const float sum = before[c] + sums[c][0];
+      const float sum = residual[i] + finish<Y, 1>(pending, piece.row, i, delta + place).at[0];
       residual[i] = x[i - begin] = sum;
       squares += sum * sum;
     }
@@ -162,6 +154,7 @@ __device__ void norm(const Step& step, const Pending& pending, const Norm& norm)
   alignas(16) extern __shared__ float shared[];
   Block& block = *reinterpret_cast<Block*>(shared);
   float* x = shared + sizeof(Block) / sizeof(float);  // [slice] the residual
+  __shared__ alignas(16) float delta[THREADS / WARP][WARP_STRIDE];  // one row
   release_successor();
   if (norm.slices > 1) cluster_arrive();
   const u32 row = blockIdx.x / norm.slices,
@@ -173,15 +166,16 @@ __device__ void norm(const Step& step, const Pending& pending, const Norm& norm)
   Piece piece = {row, 1, NO_ADAPTER};
   if (live && pending.shrunk) {
     piece = piece_of(step, norm.pieces, row, block);
-    const u32 first = begin + threadIdx.x;
-    prefetch_lane<T>(pending, piece.slot, lane_from(first, end, row, norm.hidden));
+    const u32 first = begin + threadIdx.x / WARP * 2 * RUN;
+    if (first < end) prefetch_runs<T>(pending, piece.slot, runs_from(first, end));
   }
   wait_for_predecessor();
   if (norm.slices > 1) cluster_wait();  // all blocks of the row have started
   if (!live) return;
   const bool whole = norm.hidden % 4 == 0;
   float squares;
-  if (has_delta(pending, piece)) squares = add_delta<T, Y>(pending, norm, piece, begin, end, x);
+  if (has_delta(pending, piece))
+    squares = add_delta<T, Y>(pending, norm, piece, begin, end, delta[threadIdx.x / WARP], x);
   else if (whole) squares = add<Y, 4>(pending, norm, row, begin, end, x);
   else squares = add<Y, 1>(pending, norm, row, begin, end, x);
   const float sum = row_sum(squares, blockIdx.x % norm.slices, norm.slices, block);

@@ -114,103 +114,118 @@ __device__ void rope_store(const Step& step, const Pool& pool, const Pending& qk
   }
 }
 
-// ---- few rows: an item is a group of them, and a thread has two columns, a pair where the head is
-// rotated
+// ---- few rows: a warp takes RUN pairs of one head, or elements that have no partner
 
 struct Item {
-  Piece group;
-  Lane<2> lane;
-  u32 head, first, second;  // elements of the head; `first` is beyond it where there is one only
-  bool inside;
+  u32 head, first, second;  // elements of the head of this lane; `first` where it is below `pairs`
+  Runs runs;
 };
 
-__device__ inline u32 parts_of(const Pool& pool, const Rotary& rotary) {
-  const u32 lanes = (rotary.heads + 2 * pool.kv_heads) * (pool.head_dim - rotary.pairs);
-  return (lanes + THREADS - 1) / THREADS;
+__device__ inline u32 parts_of_head(const Pool& pool, const Rotary& rotary) {
+  return (pool.head_dim - rotary.pairs + RUN - 1) / RUN;
+}
+__device__ inline u32 parts_of_row(const Pool& pool, const Rotary& rotary) {
+  return (rotary.heads + 2 * pool.kv_heads) * parts_of_head(pool, rotary);
 }
 
-__device__ inline Item item_of(const Step& step, u32 item, const Pool& pool, const Rotary& rotary,
-                               u32 width) {
-  const u32 parts = parts_of(pool, rotary), per_head = pool.head_dim - rotary.pairs;
-  const Piece group = step.groups[item / parts];
-  const u32 at = item % parts * THREADS + threadIdx.x, head = at / per_head, i = at % per_head;
-  const bool inside = head < rotary.heads + 2 * pool.kv_heads;
-  const u32 first = i < rotary.pairs ? i : pool.head_dim, second = i + rotary.pairs;
-  const u32 column = head * pool.head_dim;
-  return {group,
-          {{inside && first < pool.head_dim ? column + first : width,
-            inside ? column + second : width},
-           group.row,
-           group.rows},
-          head,
-          first,
-          second,
-          inside};
+__device__ inline Item item_of(u32 part, const Pool& pool, const Rotary& rotary) {
+  const u32 parts = parts_of_head(pool, rotary), head = part / parts, i = part % parts * RUN;
+  const u32 lane = threadIdx.x % WARP, column = head * pool.head_dim;
+  const u32 firsts = i < rotary.pairs ? least(RUN, rotary.pairs - i) : 0;
+  const u32 seconds = least(RUN, pool.head_dim - rotary.pairs - i);
+  return {head, i + lane, i + lane + rotary.pairs,
+          {column + i, firsts, column + rotary.pairs + i, seconds}};
 }
 
-// Where an item's rows of one head go, and how they turn: of the step alone, so that it is known
+// Where a row of a head goes, and how this lane's pair turns: of the step alone, so that it is known
 // before the product is.
 template <class T>
-struct Targets {
-  void* rows[GROUP_ROWS];  // element 0 of the head
-  Turn turns[GROUP_ROWS];
+struct Target {
+  void* head;  // element 0
+  Turn by;
 
-  __device__ Targets(const Step& step, const Pool& pool, const Rotary& rotary, const Item& item,
-                     void* q) {
-#pragma unroll
-    for (u32 r = 0; r < GROUP_ROWS; r++) {
-      rows[r] = nullptr;
-      turns[r] = {1, 0};
-      if (!item.inside || r >= item.group.rows) continue;
-      const u32 row = item.group.row + r, position = step.positions[row];
-      const bool query = item.head < rotary.heads;
-      const u32 kv_head = item.head - rotary.heads, half = !query && kv_head >= pool.kv_heads;
-      if (query) {
-        rows[r] = static_cast<Activation<T>*>(q) +
-                  (u64(row) * rotary.heads + item.head) * pool.head_dim;
-      } else {
-        const u32 page = step.page_indptr[step.sequences[row]] + position / PAGE_TOKENS;
-        rows[r] = page_head<T>(pool, step.page_indices[page], rotary.layer, half,
-                               kv_head - half * pool.kv_heads) +
-                  position % PAGE_TOKENS * pool.head_dim;
-      }
-      if (!half && item.first < pool.head_dim)
-        sincosf(__fmul_rn(float(position), rotary.inv_freq[item.first]), &turns[r].sine,
-                &turns[r].cosine);
+  __device__ Target(const Step& step, const Pool& pool, const Rotary& rotary, const Item& item,
+                    u32 row, void* q)
+      : by{1, 0} {
+    const u32 position = step.positions[row], kv_head = item.head - rotary.heads;
+    const bool query = item.head < rotary.heads, half = !query && kv_head >= pool.kv_heads;
+    if (query) {
+      head = static_cast<Activation<T>*>(q) +
+             (u64(row) * rotary.heads + item.head) * pool.head_dim;
+    } else {
+      const u32 page = step.page_indptr[step.sequences[row]] + position / PAGE_TOKENS;
+      head = page_head<T>(pool, step.page_indices[page], rotary.layer, half,
+                          kv_head - half * pool.kv_heads) +
+             position % PAGE_TOKENS * pool.head_dim;
     }
+    if (!half && item.first < rotary.pairs)
+      sincosf(__fmul_rn(float(position), rotary.inv_freq[item.first]), &by.sine, &by.cosine);
   }
 };
 
-template <class T, class Y, bool LORA>
+// One lane's elements of a row. `delta`: of the first, or null.
+template <class T, class Y>
+__device__ inline void put_row(const Pending& qkv, const Rotary& rotary, const Item& item, u32 row,
+                               const Target<T>& to, const float* delta) {
+  const u32 lane = threadIdx.x % WARP;
+  if (lane >= item.runs.seconds) return;
+  const auto put = [&](u32 element, float value) {
+    using Query = Activation<T>;
+    if (item.head < rotary.heads)
+      static_cast<Query*>(to.head)[element] = from_float<Query>(value);
+    else static_cast<T*>(to.head)[element] = from_float<T>(value);
+  };
+  const float y =
+      finish<Y, 1>(qkv, row, item.runs.second + lane, delta ? delta + RUN : nullptr).at[0];
+  if (lane >= item.runs.firsts) return put(item.second, y);
+  const float x = finish<Y, 1>(qkv, row, item.runs.first + lane, delta).at[0];
+  put(item.first, x * to.by.cosine - y * to.by.sine);
+  put(item.second, y * to.by.cosine + x * to.by.sine);
+}
+
+template <class T, class Y>
 __device__ void rope_store_few(const Step& step, const Pool& pool, const Pending& qkv,
                                const Rotary& rotary, void* q) {
+  __shared__ alignas(16) float deltas[THREADS / WARP][WARP_DELTA];
   release_successor();
-  const u32 items = step.counts->groups * parts_of(pool, rotary);
-  for (u32 i = blockIdx.x; i < items; i += gridDim.x) {
-    const Item item = item_of(step, i, pool, rotary, qkv.width);
-    if (LORA) prefetch_lane<T>(qkv, item.group.slot, item.lane);
-    const Targets<T> to(step, pool, rotary, item, q);
-    if (i == blockIdx.x) wait_for_predecessor();
-    float sums[2][GROUP_ROWS];
-    finish_lane<T, Y, LORA>(qkv, item.group.slot, item.lane, sums);
-#pragma unroll
-    for (u32 r = 0; r < GROUP_ROWS; r++) {
-      if (!item.inside || r >= item.group.rows) break;
-      const float x = sums[0][r], y = sums[1][r];
-      const Turn by = to.turns[r];
-      const auto put = [&](u32 element, float value) {
-        using Query = Activation<T>;
-        if (item.head < rotary.heads)
-          static_cast<Query*>(to.rows[r])[element] = from_float<Query>(value);
-        else static_cast<T*>(to.rows[r])[element] = from_float<T>(value);
-      };
-      if (item.first < pool.head_dim) {
-        put(item.first, x * by.cosine - y * by.sine);
-        put(item.second, y * by.cosine + x * by.sine);
-      } else {
-        put(item.second, y);
-      }
+  const u32 parts = parts_of_row(pool, rotary), items = step.counts->pieces * parts;
+  const u32 warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+  bool waited = false;
+  for (u32 i = blockIdx.x * (THREADS / WARP) + warp; i < items;
+       i += gridDim.x * (THREADS / WARP)) {
+    const Piece piece = step.pieces[i / parts];
+    const Item item = item_of(i % parts, pool, rotary);
+    const bool lora = piece.slot != NO_ADAPTER;
+    prefetch_runs<T>(qkv, piece.slot, item.runs);
+    const Target<T> first(step, pool, rotary, item, piece.row, q);
+    if (!waited) wait_for_predecessor();
+    waited = true;
+    if (lora) expand_runs<T>(qkv, piece, item.runs, deltas[warp]);
+    const float* delta = lora ? deltas[warp] + lane : nullptr;
+    put_row<T, Y>(qkv, rotary, item, piece.row, first, delta);
+    for (u32 r = 1; r < piece.rows; r++) {
+      const Target<T> to(step, pool, rotary, item, piece.row + r, q);
+      put_row<T, Y>(qkv, rotary, item, piece.row + r, to,
+                    delta ? delta + r * WARP_STRIDE : nullptr);
     }
+  }
+  wait_for_predecessor();
+}
+
+// Without a delta: a warp takes one row.
+template <class T, class Y>
+__device__ void rope_store_base(const Step& step, const Pool& pool, const Pending& qkv,
+                                const Rotary& rotary, void* q) {
+  release_successor();
+  const u32 parts = parts_of_row(pool, rotary), items = step.counts->rows * parts;
+  bool waited = false;
+  for (u32 i = (blockIdx.x * THREADS + threadIdx.x) / WARP; i < items;
+       i += gridDim.x * (THREADS / WARP)) {
+    const Item item = item_of(i % parts, pool, rotary);
+    const Target<T> to(step, pool, rotary, item, i / parts, q);
+    if (!waited) wait_for_predecessor();
+    waited = true;
+    put_row<T, Y>(qkv, rotary, item, i / parts, to, nullptr);
   }
   wait_for_predecessor();
 }
@@ -222,10 +237,10 @@ __device__ void rope_store_few(const Step& step, const Pool& pool, const Pending
   }                                                                                            \
   extern "C" __global__ void __launch_bounds__(THREADS, 5)                                     \
       rope_store_few_##T##_##Y(PARAMETERS) {                                                   \
-    rope_store_few<T, Y, true>(step, pool, qkv, rotary, q);                                    \
+    rope_store_few<T, Y>(step, pool, qkv, rotary, q);                                    \
   }                                                                                            \
   extern "C" __global__ void __launch_bounds__(THREADS) rope_store_base_##T##_##Y(PARAMETERS) { \
-    rope_store_few<T, Y, false>(step, pool, qkv, rotary, q);                                   \
+    rope_store_base<T, Y>(step, pool, qkv, rotary, q);                                   \
   }
 using f32 = float;
 KERNEL(f32, f32)

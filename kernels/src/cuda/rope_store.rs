@@ -6,7 +6,7 @@ use super::{
     expand::{PendingView, blocks_for, variant},
     launch::{Grid, Parameter, Parameters},
     matmul::is_few,
-    step::PIECE_ROWS,
+    step::{Extent, PIECE_ROWS},
 };
 use crate::Pending;
 
@@ -18,7 +18,9 @@ const THREADS: u32 = 128;
 /// Blocks that a multiprocessor holds.
 const RESIDENT: u32 = 7;
 const RESIDENT_FEW: u32 = 5;
-const RESIDENT_BASE: u32 = 10;
+const RESIDENT_BASE: u32 = 16;
+/// Pairs of a warp's item, of those for few rows.
+const RUN: u32 = 32;
 
 /// `Rotary` of `rope_store.cu`.
 #[derive(Clone, Copy)]
@@ -50,26 +52,26 @@ pub(super) fn rope_store(cx: &mut Context, layer: usize, qkv: Pending<'_, Cuda>,
     if rows.bound == 0 {
         return;
     }
-    let few = is_few(rows.bound);
-    let operation = match (few, view.has_delta()) {
-        (true, true) => "rope_store_few",
-        (true, false) => "rope_store_base",
-        (false, _) => "rope_store",
-    };
-    let kernel = variant(cx, operation, qkv.y.dtype);
+    let Extent { pieces, .. } = cx.step.extent;
     let all_heads = heads + 2 * kv_heads;
-    let grid = if few {
-        let parts = (all_heads * (head_dim - pairs)).div_ceil(THREADS);
-        let resident = if view.has_delta() { RESIDENT_FEW } else { RESIDENT_BASE };
-        Grid::flat(blocks_for(cx, cx.step.extent.groups * parts, resident), THREADS)
-    } else {
-        let delta = if view.has_delta() { head_dim.next_multiple_of(32) + 8 } else { 0 };
-        let shared = PIECE_ROWS * (delta + 2 * pairs) * 4;
-        Grid {
-            shared,
-            ..Grid::flat(blocks_for(cx, cx.step.extent.pieces * all_heads, RESIDENT), THREADS)
+    let warps = all_heads * (head_dim - pairs).div_ceil(RUN);
+    let blocks = |items: u32, resident| blocks_for(cx, items.div_ceil(THREADS / 32), resident);
+    let (operation, grid) = match (is_few(rows.bound), view.has_delta()) {
+        (true, true) => {
+            ("rope_store_few", Grid::flat(blocks(pieces * warps, RESIDENT_FEW), THREADS))
+        }
+        (true, false) => {
+            let items = rows.bound as u32 * warps;
+            ("rope_store_base", Grid::flat(blocks(items, RESIDENT_BASE), THREADS))
+        }
+        (false, lora) => {
+            let delta = if lora { head_dim.next_multiple_of(32) + 8 } else { 0 };
+            let shared = PIECE_ROWS * (delta + 2 * pairs) * 4;
+            let blocks = blocks_for(cx, pieces * all_heads, RESIDENT);
+            ("rope_store", Grid { shared, ..Grid::flat(blocks, THREADS) })
         }
     };
+    let kernel = variant(cx, operation, qkv.y.dtype);
     let inv_freq = cx.pool.inv_freq.address();
     let parameters = Parameters::default()
         .with(cx.step.view())
