@@ -81,15 +81,8 @@ __device__ void activate_few(const Step& step, const Pending& pending, void* any
     const u32 first = item % parts * RUN, columns = least(RUN, intermediate - first);
     return Runs{first, columns, intermediate + first, columns};
   };
-  const auto prefetch = [&](u32 item) {
-    if (item < items)
-      prefetch_runs<T>(pending, step.pieces[item / parts].slot, runs_of(item));
-  };
-  u32 item = blockIdx.x * (THREADS / WARP) + warp;
-  prefetch(item);
   wait_for_predecessor();
-  for (; item < items; item += stride) {
-    prefetch(item + stride);
+  for (u32 item = blockIdx.x * (THREADS / WARP) + warp; item < items; item += stride) {
     const Piece piece = step.pieces[item / parts];
     const Runs runs = runs_of(item);
     const bool lora = piece.slot != NO_ADAPTER;
@@ -133,18 +126,18 @@ __device__ void activate_base(const Step& step, const Pending& pending, void* an
   }
 }
 
-#define KERNEL(T, Y)                                                               \
-  extern "C" __global__ void __launch_bounds__(THREADS)                            \
-      activate_##T##_##Y(Step step, Pending gate_up, void* out) {                  \
-    activate<T, Y>(step, gate_up, out);                                            \
-  }                                                                                \
-  extern "C" __global__ void __launch_bounds__(THREADS, 7)                         \
-      activate_few_##T##_##Y(Step step, Pending gate_up, void* out) {              \
-    activate_few<T, Y>(step, gate_up, out);                                  \
-  }                                                                                \
-  extern "C" __global__ void __launch_bounds__(THREADS)                            \
-      activate_base_##T##_##Y(Step step, Pending gate_up, void* out) {             \
-    activate_base<T, Y>(step, gate_up, out);                                 \
+#define KERNEL(T, Y)                                                   \
+  extern "C" __global__ void __launch_bounds__(THREADS)                \
+      activate_##T##_##Y(Step step, Pending gate_up, void* out) {      \
+    activate<T, Y>(step, gate_up, out);                                \
+  }                                                                    \
+  extern "C" __global__ void __launch_bounds__(THREADS, 7)             \
+      activate_few_##T##_##Y(Step step, Pending gate_up, void* out) {  \
+    activate_few<T, Y>(step, gate_up, out);                            \
+  }                                                                    \
+  extern "C" __global__ void __launch_bounds__(THREADS)                \
+      activate_base_##T##_##Y(Step step, Pending gate_up, void* out) { \
+    activate_base<T, Y>(step, gate_up, out);                           \
   }
 using f32 = float;
 KERNEL(f32, f32)

@@ -1,8 +1,8 @@
 // The rest of a product: what `Pending` of pending.rs leaves to the kernel that reads `y` next, y +
 // bias + delta with delta[row][n] = sum over ranks of s[row][rank] B[n][rank]. One warp makes the
-// delta of a few columns in shared memory (`expand`), and `finish` adds it. Where rows are few, as in
-// decoding, every warp works by itself (`expand_runs`); where they are many, a block shares
-// what its warps make.
+// delta of a few columns in shared memory (`expand`), and `finish` adds it. Where rows are few, as
+// in decoding, every warp works by itself (`expand_runs`); where they are many, a block shares what
+// its warps make.
 #pragma once
 #include "prelude.cuh"
 
@@ -237,26 +237,9 @@ constexpr u32 WARP_DELTA = PIECE_ROWS * WARP_STRIDE;  // floats
 // Two runs of columns of the site, one of each for a lane; `second` of gate and up, or of a rotated
 // pair. Runs end early where there are no more columns.
 struct Runs {
-  u32 first, firsts;    // column, columns: at most RUN
+  u32 first, firsts;  // column, columns: at most RUN
   u32 second, seconds;
 };
-
-// Brings the weights of the runs near, which no kernel of a step writes.
-template <class T>
-__device__ inline void prefetch_runs(const Pending& pending, u32 slot, const Runs& runs) {
-  if (slot == NO_ADAPTER) return;
-  const u32 lane = threadIdx.x % WARP;
-  const SiteTiles site = site_tiles(pending.adapters, slot, pending.layer, pending.site);
-  for (u32 i = 0; i < site.b_count; i++) {
-    const Tile tile = pending.adapters.tiles[site.b + i];
-    const u32 first = runs.first + lane - tile.start, second = runs.second + lane - tile.start;
-    const T* from = static_cast<const T*>(tile.data);
-    if (lane < runs.firsts && first < tile.length)
-      asm volatile("prefetch.global.L2 [%0];" ::"l"(from + u64(first) * tile.ranks));
-    if (lane < runs.seconds && second < tile.length)
-      asm volatile("prefetch.global.L2 [%0];" ::"l"(from + u64(second) * tile.ranks));
-  }
-}
 
 // The delta of both runs for the rows of a piece that has one: `delta` [PIECE_ROWS, WARP_STRIDE] of
 // this warp's own shared memory. A whole warp calls it, and may read it after.

@@ -20,9 +20,9 @@ struct Norm {
 
 // What stands in shared memory ahead of the slice.
 struct Block {
-  float warps[THREADS / WARP];  // sums of squares
-  float slices[SLICES_MAX];     // of the row
-  u32 slot;                     // of the row
+  float warps[THREADS / WARP];                     // sums of squares
+  float slices[SLICES_MAX];                        // of the row
+  u32 slot;                                        // of the row
   u32 fill[32 - THREADS / WARP - SLICES_MAX - 1];  // to 128 bytes
 };
 
@@ -153,7 +153,7 @@ template <class T, class Y>
 __device__ void norm(const Step& step, const Pending& pending, const Norm& norm) {
   alignas(16) extern __shared__ float shared[];
   Block& block = *reinterpret_cast<Block*>(shared);
-  float* x = shared + sizeof(Block) / sizeof(float);  // [slice] the residual
+  float* x = shared + sizeof(Block) / sizeof(float);                // [slice] the residual
   __shared__ alignas(16) float delta[THREADS / WARP][WARP_STRIDE];  // one row
   release_successor();
   if (norm.slices > 1) cluster_arrive();
@@ -166,8 +166,6 @@ __device__ void norm(const Step& step, const Pending& pending, const Norm& norm)
   Piece piece = {row, 1, NO_ADAPTER};
   if (live && pending.shrunk) {
     piece = piece_of(step, norm.pieces, row, block);
-    const u32 first = begin + threadIdx.x / WARP * 2 * RUN;
-    if (first < end) prefetch_runs<T>(pending, piece.slot, runs_from(first, end));
   }
   wait_for_predecessor();
   if (norm.slices > 1) cluster_wait();  // all blocks of the row have started

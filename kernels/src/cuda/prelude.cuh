@@ -78,6 +78,12 @@ __device__ inline uint4 load_stream(const void* p) {
                : "l"(p));
   return v;
 }
+// Brings bytes into the second-level cache; both multiples of 16. No effect before sm_90.
+__device__ inline void prefetch_bytes(const void* p, u32 bytes) {
+#if __CUDA_ARCH__ >= 900
+  if (bytes) asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(bytes));
+#endif
+}
 // 16 bytes from global to shared memory, asynchronously; zeros where `!valid`.
 __device__ inline void copy_async(u32 shared, const void* global, bool valid = true) {
   int size = valid ? 16 : 0;
@@ -164,10 +170,10 @@ struct Step {
   const u32* sequences;     // [rows] sequence of each row
   const u32* seq_indptr;    // [sequences + 1] first row of each sequence
   const u32* page_indptr;   // [sequences + 1]
-  const Piece* pieces;          // [pieces] cover the rows in order
-  const Piece* groups;          // [groups] pieces of at most GROUP_ROWS rows
-  const u32* logit_rows;        // [logits]
-  const u32* page_indices;      // slabs of each sequence's pages, in order
+  const Piece* pieces;      // [pieces] cover the rows in order
+  const Piece* groups;      // [groups] pieces of at most GROUP_ROWS rows
+  const u32* logit_rows;    // [logits]
+  const u32* page_indices;  // slabs of each sequence's pages, in order
 };
 
 // ---- the pool (slab = [layers, 2, kv_heads, PAGE_TOKENS, head_dim])

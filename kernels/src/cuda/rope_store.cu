@@ -133,12 +133,14 @@ __device__ inline Item item_of(u32 part, const Pool& pool, const Rotary& rotary)
   const u32 lane = threadIdx.x % WARP, column = head * pool.head_dim;
   const u32 firsts = i < rotary.pairs ? least(RUN, rotary.pairs - i) : 0;
   const u32 seconds = least(RUN, pool.head_dim - rotary.pairs - i);
-  return {head, i + lane, i + lane + rotary.pairs,
+  return {head,
+          i + lane,
+          i + lane + rotary.pairs,
           {column + i, firsts, column + rotary.pairs + i, seconds}};
 }
 
-// Where a row of a head goes, and how this lane's pair turns: of the step alone, so that it is known
-// before the product is.
+// Where a row of a head goes, and how this lane's pair turns: of the step alone, so that it is
+// known before the product is.
 template <class T>
 struct Target {
   void* head;  // element 0
@@ -150,8 +152,7 @@ struct Target {
     const u32 position = step.positions[row], kv_head = item.head - rotary.heads;
     const bool query = item.head < rotary.heads, half = !query && kv_head >= pool.kv_heads;
     if (query) {
-      head = static_cast<Activation<T>*>(q) +
-             (u64(row) * rotary.heads + item.head) * pool.head_dim;
+      head = static_cast<Activation<T>*>(q) + (u64(row) * rotary.heads + item.head) * pool.head_dim;
     } else {
       const u32 page = step.page_indptr[step.sequences[row]] + position / PAGE_TOKENS;
       head = page_head<T>(pool, step.page_indices[page], rotary.layer, half,
@@ -171,8 +172,7 @@ __device__ inline void put_row(const Pending& qkv, const Rotary& rotary, const I
   if (lane >= item.runs.seconds) return;
   const auto put = [&](u32 element, float value) {
     using Query = Activation<T>;
-    if (item.head < rotary.heads)
-      static_cast<Query*>(to.head)[element] = from_float<Query>(value);
+    if (item.head < rotary.heads) static_cast<Query*>(to.head)[element] = from_float<Query>(value);
     else static_cast<T*>(to.head)[element] = from_float<T>(value);
   };
   const float y =
@@ -191,12 +191,10 @@ __device__ void rope_store_few(const Step& step, const Pool& pool, const Pending
   const u32 parts = parts_of_row(pool, rotary), items = step.counts->pieces * parts;
   const u32 warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
   bool waited = false;
-  for (u32 i = blockIdx.x * (THREADS / WARP) + warp; i < items;
-       i += gridDim.x * (THREADS / WARP)) {
+  for (u32 i = blockIdx.x * (THREADS / WARP) + warp; i < items; i += gridDim.x * (THREADS / WARP)) {
     const Piece piece = step.pieces[i / parts];
     const Item item = item_of(i % parts, pool, rotary);
     const bool lora = piece.slot != NO_ADAPTER;
-    prefetch_runs<T>(qkv, piece.slot, item.runs);
     const Target<T> first(step, pool, rotary, item, piece.row, q);
     if (!waited) wait_for_predecessor();
     waited = true;
@@ -231,16 +229,15 @@ __device__ void rope_store_base(const Step& step, const Pool& pool, const Pendin
 }
 
 #define PARAMETERS Step step, Pool pool, Pending qkv, Rotary rotary, void *q
-#define KERNEL(T, Y)                                                                           \
-  extern "C" __global__ void __launch_bounds__(THREADS) rope_store_##T##_##Y(PARAMETERS) {     \
-    rope_store<T, Y>(step, pool, qkv, rotary, q);                                              \
-  }                                                                                            \
-  extern "C" __global__ void __launch_bounds__(THREADS, 5)                                     \
-      rope_store_few_##T##_##Y(PARAMETERS) {                                                   \
-    rope_store_few<T, Y>(step, pool, qkv, rotary, q);                                    \
-  }                                                                                            \
-  extern "C" __global__ void __launch_bounds__(THREADS) rope_store_base_##T##_##Y(PARAMETERS) { \
-    rope_store_base<T, Y>(step, pool, qkv, rotary, q);                                   \
+#define KERNEL(T, Y)                                                                              \
+  extern "C" __global__ void __launch_bounds__(THREADS) rope_store_##T##_##Y(PARAMETERS) {        \
+    rope_store<T, Y>(step, pool, qkv, rotary, q);                                                 \
+  }                                                                                               \
+  extern "C" __global__ void __launch_bounds__(THREADS, 5) rope_store_few_##T##_##Y(PARAMETERS) { \
+    rope_store_few<T, Y>(step, pool, qkv, rotary, q);                                             \
+  }                                                                                               \
+  extern "C" __global__ void __launch_bounds__(THREADS) rope_store_base_##T##_##Y(PARAMETERS) {   \
+    rope_store_base<T, Y>(step, pool, qkv, rotary, q);                                            \
   }
 using f32 = float;
 KERNEL(f32, f32)

@@ -269,12 +269,33 @@ __device__ void shrink_item(const Step& step, const Adapters& adapters, const Ar
   }
 }
 
+// Brings the B tiles of the site near, with what describes them: whoever expands comes next and has
+// less to wait behind. No more than the cache keeps beside the weights that stream through it.
+template <class A>
+__device__ void prefetch_expand(const Step& step, const Adapters& adapters,
+                                const Arguments& arguments) {
+  constexpr u32 BYTES = 24 << 20, ALIGNMENT = 128;
+  const u32 pieces = step.counts->pieces, lane = threadIdx.x % WARP;
+  for (u32 i = (blockIdx.x * WARPS * WARP + threadIdx.x) / WARP; i < pieces;
+       i += gridDim.x * WARPS) {
+    const u32 slot = step.pieces[i].slot;
+    if (slot == NO_ADAPTER) continue;
+    const SiteTiles site = site_tiles(adapters, slot, arguments.layer, arguments.site);
+    const u32 share = BYTES / (pieces * max(site.b_count, 1u)) / ALIGNMENT * ALIGNMENT;
+    for (u32 t = lane; t < site.b_count; t += WARP) {
+      const Tile& tile = adapters.tiles[site.b + t];
+      prefetch_bytes(tile.data, min(u32(tile.length * tile.ranks * sizeof(A)), share));
+    }
+  }
+}
+
 // Items: groups of PIECES pieces, chunks of ranks, runs of inputs.
 template <class X, class A, u32 PIECES>
 __device__ void shrink(const Step& step, const Adapters& adapters, const Arguments& arguments) {
   __shared__ u32 next;
   release_successor();
   if (!arguments.is_late) wait_for_predecessor();
+  else prefetch_expand<A>(step, adapters, arguments);
   const u32 runs = arguments.runs.count, chunks = arguments.chunks;
   const u32 items = (step.counts->pieces + PIECES - 1) / PIECES * chunks * runs;
   for (;;) {
@@ -286,18 +307,18 @@ __device__ void shrink(const Step& step, const Adapters& adapters, const Argumen
     const u32 item = next;
     __syncthreads();
     if (item >= items) break;
-    shrink_item<X, A, PIECES>(step, adapters, arguments, item / runs / chunks,
-                              item / runs % chunks, item % runs);
+    shrink_item<X, A, PIECES>(step, adapters, arguments, item / runs / chunks, item / runs % chunks,
+                              item % runs);
   }
   // Whoever waits for this kernel waits for the product too.
   if (arguments.is_late) wait_for_predecessor();
 }
 
 // Beside the blocks of a product there is room for one of these on a multiprocessor.
-#define KERNEL(NAME, X, A, PIECES)                                             \
+#define KERNEL(NAME, X, A, PIECES)                                               \
   extern "C" __global__ void __launch_bounds__(WARPS* WARP, PIECES == 1 ? 3 : 2) \
-      NAME(Step step, Adapters adapters, Arguments arguments) {                \
-    shrink<X, A, PIECES>(step, adapters, arguments);                           \
+      NAME(Step step, Adapters adapters, Arguments arguments) {                  \
+    shrink<X, A, PIECES>(step, adapters, arguments);                             \
   }
 KERNEL(shrink_f32_f32, float, float, 1)
 KERNEL(shrink_f32_f16, float, f16, 1)
