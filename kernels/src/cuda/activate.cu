@@ -68,61 +68,70 @@ __device__ void activate(const Step& step, const Pending& pending, void* out) {
 
 // ---- few rows
 
+// This lane's column of out for the rows of a group. `delta`: of the runs of gate and up, or null.
+template <class T, class Y>
+__device__ inline void gate_lane(const Pending& pending, const Piece& group, const Runs& runs,
+                                 const float* delta, void* any_out) {
+  using Out = Activation<T>;
+  const u32 lane = threadIdx.x % WARP;
+  Out* out = static_cast<Out*>(any_out) + u64(group.row) * (pending.width / 2) + runs.first + lane;
+  float gates[GROUP_ROWS], ups[GROUP_ROWS];
+#pragma unroll
+  for (u32 r = 0; r < GROUP_ROWS; r++) {
+    if (r >= group.rows) break;
+    const float* d = delta ? delta + r * WARP_STRIDE + lane : nullptr;
+    gates[r] = finish<Y, 1>(pending, group.row + r, runs.first + lane, d).at[0];
+    ups[r] = finish<Y, 1>(pending, group.row + r, runs.second + lane, d ? d + RUN : nullptr).at[0];
+  }
+#pragma unroll
+  for (u32 r = 0; r < GROUP_ROWS; r++)
+    if (r < group.rows)
+      out[u64(r) * (pending.width / 2)] = from_float<Out>(silu(gates[r]) * ups[r]);
+}
+
 // As `activate`: every warp has RUN columns of its own, of gate and of up.
 template <class T, class Y>
 __device__ void activate_few(const Step& step, const Pending& pending, void* any_out) {
   __shared__ alignas(16) float deltas[THREADS / WARP][WARP_DELTA];
   release_successor();
   const u32 intermediate = pending.width / 2, parts = (intermediate + RUN - 1) / RUN;
-  const u32 items = step.counts->pieces * parts, stride = gridDim.x * (THREADS / WARP);
-  const u32 warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-  float* delta = deltas[warp];
-  const auto runs_of = [&](u32 item) {
-    const u32 first = item % parts * RUN, columns = least(RUN, intermediate - first);
+  const u32 groups = step.counts->groups, lane = threadIdx.x % WARP;
+  float* delta = deltas[threadIdx.x / WARP];
+  const auto runs_of = [&](u32 part) {
+    const u32 first = part * RUN, columns = least(RUN, intermediate - first);
     return Runs{first, columns, intermediate + first, columns};
   };
+  const Share share(groups, parts, THREADS / WARP);
+  if (share.group < groups)
+    prefetch_runs<T>(pending, step.groups[share.group].slot, runs_of(share.part));
   wait_for_predecessor();
-  for (u32 item = blockIdx.x * (THREADS / WARP) + warp; item < items; item += stride) {
-    const Piece piece = step.pieces[item / parts];
-    const Runs runs = runs_of(item);
-    const bool lora = piece.slot != NO_ADAPTER;
-    if (lora) expand_runs<T>(pending, piece, runs, delta);
-    if (lane >= runs.firsts) continue;
-    for (u32 row = 0; row < piece.rows; row++) {
-      const float* d = lora ? delta + row * WARP_STRIDE + lane : nullptr;
-      const Pack<float, 1> gate = finish<Y, 1>(pending, piece.row + row, runs.first + lane, d);
-      const Pack<float, 1> up =
-          finish<Y, 1>(pending, piece.row + row, runs.second + lane, d ? d + RUN : nullptr);
-      using Out = Activation<T>;
-      static_cast<Out*>(any_out)[u64(piece.row + row) * intermediate + runs.first + lane] =
-          from_float<Out>(silu(gate.at[0]) * up.at[0]);
+  for (u32 g = share.group; g < groups; g += share.groups_stride) {
+    const Piece group = step.groups[g];
+    const bool lora = group.slot != NO_ADAPTER;
+    for (u32 part = share.part; part < parts; part += share.parts_stride) {
+      const Runs runs = runs_of(part);
+      if (part + share.parts_stride < parts)
+        prefetch_runs<T>(pending, group.slot, runs_of(part + share.parts_stride));
+      if (lora) expand_runs<T>(pending, group, runs, delta);
+      if (lane < runs.firsts)
+        gate_lane<T, Y>(pending, group, runs, lora ? delta : nullptr, any_out);
     }
   }
 }
 
-// Without a delta: an item is a group of rows, and a thread has a column, of gate and of up.
+// Without a delta: an item is a group of rows and RUN columns.
 template <class T, class Y>
-__device__ void activate_base(const Step& step, const Pending& pending, void* any_out) {
+__device__ void activate_base(const Step& step, const Pending& pending, void* out) {
   release_successor();
   wait_for_predecessor();
-  using Out = Activation<T>;
-  const u32 intermediate = pending.width / 2, parts = (intermediate + THREADS - 1) / THREADS;
+  const u32 intermediate = pending.width / 2, parts = (intermediate + RUN - 1) / RUN;
   const u32 items = step.counts->groups * parts;
-  for (u32 item = blockIdx.x; item < items; item += gridDim.x) {
-    const Piece group = step.groups[item / parts];
-    const u32 column = item % parts * THREADS + threadIdx.x;
-    if (column >= intermediate) continue;
-    float gates[GROUP_ROWS], ups[GROUP_ROWS];
-#pragma unroll
-    for (u32 r = 0; r < GROUP_ROWS; r++) {
-      if (r >= group.rows) break;
-      gates[r] = finish<Y, 1>(pending, group.row + r, column, nullptr).at[0];
-      ups[r] = finish<Y, 1>(pending, group.row + r, intermediate + column, nullptr).at[0];
-    }
-    Out* out = static_cast<Out*>(any_out) + u64(group.row) * intermediate + column;
-#pragma unroll
-    for (u32 r = 0; r < GROUP_ROWS; r++)
-      if (r < group.rows) out[u64(r) * intermediate] = from_float<Out>(silu(gates[r]) * ups[r]);
+  for (u32 item = (blockIdx.x * THREADS + threadIdx.x) / WARP; item < items;
+       item += gridDim.x * (THREADS / WARP)) {
+    const u32 first = item % parts * RUN, columns = least(RUN, intermediate - first);
+    if (threadIdx.x % WARP < columns)
+      gate_lane<T, Y>(pending, step.groups[item / parts],
+                      {first, columns, intermediate + first, columns}, nullptr, out);
   }
 }
 
@@ -131,7 +140,7 @@ __device__ void activate_base(const Step& step, const Pending& pending, void* an
       activate_##T##_##Y(Step step, Pending gate_up, void* out) {      \
     activate<T, Y>(step, gate_up, out);                                \
   }                                                                    \
-  extern "C" __global__ void __launch_bounds__(THREADS, 7)             \
+  extern "C" __global__ void __launch_bounds__(THREADS, 6)             \
       activate_few_##T##_##Y(Step step, Pending gate_up, void* out) {  \
     activate_few<T, Y>(step, gate_up, out);                            \
   }                                                                    \

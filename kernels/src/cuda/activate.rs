@@ -17,7 +17,7 @@ const THREADS: u32 = 128;
 const OUTPUTS: u32 = 128;
 /// Blocks that a multiprocessor holds.
 const RESIDENT: u32 = 5;
-const RESIDENT_FEW: u32 = 7;
+const RESIDENT_FEW: u32 = 6;
 const RESIDENT_BASE: u32 = 16;
 
 /// `out = silu(gate) * up`: `gate_up` `[rows, 2 * intermediate]`, `out` `[rows, intermediate]`.
@@ -31,7 +31,7 @@ pub(super) fn activate(cx: &mut Context, gate_up: Pending<'_, Cuda>, out: &mut T
     }
     let Extent { pieces, groups, .. } = cx.step.extent;
     let (operation, runs, resident) = match (is_few(rows.bound), view.has_delta()) {
-        (true, true) => ("activate_few", pieces, RESIDENT_FEW),
+        (true, true) => ("activate_few", groups, RESIDENT_FEW),
         (true, false) => ("activate_base", groups, RESIDENT_BASE),
         (false, _) => ("activate", pieces, RESIDENT),
     };

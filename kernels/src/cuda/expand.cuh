@@ -232,7 +232,7 @@ __device__ inline void expand(const Pending& pending, const Piece& piece, u32 fi
 
 constexpr u32 RUN = WARP;
 constexpr u32 WARP_STRIDE = 2 * RUN + 8;
-constexpr u32 WARP_DELTA = PIECE_ROWS * WARP_STRIDE;  // floats
+constexpr u32 WARP_DELTA = GROUP_ROWS * WARP_STRIDE;  // floats
 
 // Two runs of columns of the site, one of each for a lane; `second` of gate and up, or of a rotated
 // pair. Runs end early where there are no more columns.
@@ -241,7 +241,40 @@ struct Runs {
   u32 second, seconds;
 };
 
-// The delta of both runs for the rows of a piece that has one: `delta` [PIECE_ROWS, WARP_STRIDE] of
+// What a warp does in a step of few rows: every `stride`-th part of one group after another. Parts
+// of a group share the way to its adapter's tiles, which the first level of cache keeps.
+struct Share {
+  u32 group, part, groups_stride, parts_stride;
+
+  __device__ Share(u32 groups, u32 parts, u32 warps_of_block) {
+    const u32 warps = gridDim.x * warps_of_block;
+    const u32 warp = blockIdx.x * warps_of_block + threadIdx.x / WARP;
+    parts_stride = least(max(warps / max(groups, 1u), 1u), parts);
+    groups_stride = max(warps / parts_stride, 1u);
+    group = warp / parts_stride;
+    part = warp % parts_stride;
+    if (group >= groups_stride) group = groups;  // left over
+  }
+};
+
+// Brings the weights of the runs near, which no kernel of a step writes.
+template <class T>
+__device__ inline void prefetch_runs(const Pending& pending, u32 slot, const Runs& runs) {
+  if (slot == NO_ADAPTER) return;
+  const u32 lane = threadIdx.x % WARP;
+  const SiteTiles site = site_tiles(pending.adapters, slot, pending.layer, pending.site);
+  for (u32 i = 0; i < site.b_count; i++) {
+    const Tile tile = pending.adapters.tiles[site.b + i];
+    const u32 first = runs.first + lane - tile.start, second = runs.second + lane - tile.start;
+    const T* from = static_cast<const T*>(tile.data);
+    if (lane < runs.firsts && first < tile.length)
+      asm volatile("prefetch.global.L2 [%0];" ::"l"(from + u64(first) * tile.ranks));
+    if (lane < runs.seconds && second < tile.length)
+      asm volatile("prefetch.global.L2 [%0];" ::"l"(from + u64(second) * tile.ranks));
+  }
+}
+
+// The delta of both runs for the rows of a piece that has one: `delta` [piece.rows, WARP_STRIDE] of
 // this warp's own shared memory. A whole warp calls it, and may read it after.
 template <class T>
 __device__ inline void expand_runs(const Pending& pending, const Piece& piece, const Runs& runs,

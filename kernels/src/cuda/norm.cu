@@ -166,6 +166,9 @@ __device__ void norm(const Step& step, const Pending& pending, const Norm& norm)
   Piece piece = {row, 1, NO_ADAPTER};
   if (live && pending.shrunk) {
     piece = piece_of(step, norm.pieces, row, block);
+    for (u32 first = begin + threadIdx.x / WARP * 2 * RUN; first < end;
+         first += THREADS / WARP * 2 * RUN)
+      prefetch_runs<T>(pending, piece.slot, runs_from(first, end));
   }
   wait_for_predecessor();
   if (norm.slices > 1) cluster_wait();  // all blocks of the row have started

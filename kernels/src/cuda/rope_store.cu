@@ -188,23 +188,28 @@ __device__ void rope_store_few(const Step& step, const Pool& pool, const Pending
                                const Rotary& rotary, void* q) {
   __shared__ alignas(16) float deltas[THREADS / WARP][WARP_DELTA];
   release_successor();
-  const u32 parts = parts_of_row(pool, rotary), items = step.counts->pieces * parts;
-  const u32 warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+  const u32 parts = parts_of_row(pool, rotary), groups = step.counts->groups;
+  float* delta = deltas[threadIdx.x / WARP];
+  const Share share(groups, parts, THREADS / WARP);
   bool waited = false;
-  for (u32 i = blockIdx.x * (THREADS / WARP) + warp; i < items; i += gridDim.x * (THREADS / WARP)) {
-    const Piece piece = step.pieces[i / parts];
-    const Item item = item_of(i % parts, pool, rotary);
-    const bool lora = piece.slot != NO_ADAPTER;
-    const Target<T> first(step, pool, rotary, item, piece.row, q);
-    if (!waited) wait_for_predecessor();
-    waited = true;
-    if (lora) expand_runs<T>(qkv, piece, item.runs, deltas[warp]);
-    const float* delta = lora ? deltas[warp] + lane : nullptr;
-    put_row<T, Y>(qkv, rotary, item, piece.row, first, delta);
-    for (u32 r = 1; r < piece.rows; r++) {
-      const Target<T> to(step, pool, rotary, item, piece.row + r, q);
-      put_row<T, Y>(qkv, rotary, item, piece.row + r, to,
-                    delta ? delta + r * WARP_STRIDE : nullptr);
+  for (u32 g = share.group; g < groups; g += share.groups_stride) {
+    const Piece group = step.groups[g];
+    for (u32 part = share.part; part < parts; part += share.parts_stride) {
+      const Item item = item_of(part, pool, rotary);
+      prefetch_runs<T>(qkv, group.slot, item.runs);
+      const Target<T> first(step, pool, rotary, item, group.row, q);
+      if (!waited) wait_for_predecessor();
+      waited = true;
+      const bool lora = group.slot != NO_ADAPTER;
+      if (lora) expand_runs<T>(qkv, group, item.runs, delta);
+      const float* d = lora ? delta + threadIdx.x % WARP : nullptr;
+      put_row<T, Y>(qkv, rotary, item, group.row, first, d);
+#pragma unroll
+      for (u32 r = 1; r < GROUP_ROWS; r++) {
+        if (r >= group.rows) break;
+        const Target<T> to(step, pool, rotary, item, group.row + r, q);
+        put_row<T, Y>(qkv, rotary, item, group.row + r, to, d ? d + r * WARP_STRIDE : nullptr);
+      }
     }
   }
   wait_for_predecessor();

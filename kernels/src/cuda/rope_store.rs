@@ -52,13 +52,13 @@ pub(super) fn rope_store(cx: &mut Context, layer: usize, qkv: Pending<'_, Cuda>,
     if rows.bound == 0 {
         return;
     }
-    let Extent { pieces, .. } = cx.step.extent;
+    let Extent { pieces, groups, .. } = cx.step.extent;
     let all_heads = heads + 2 * kv_heads;
     let warps = all_heads * (head_dim - pairs).div_ceil(RUN);
     let blocks = |items: u32, resident| blocks_for(cx, items.div_ceil(THREADS / 32), resident);
     let (operation, grid) = match (is_few(rows.bound), view.has_delta()) {
         (true, true) => {
-            ("rope_store_few", Grid::flat(blocks(pieces * warps, RESIDENT_FEW), THREADS))
+            ("rope_store_few", Grid::flat(blocks(groups * warps, RESIDENT_FEW), THREADS))
         }
         (true, false) => {
             let items = rows.bound as u32 * warps;
