@@ -276,8 +276,9 @@ __device__ void prefetch_expand(const Step& step, const Adapters& adapters,
                                 const Arguments& arguments) {
   constexpr u32 BYTES = 24 << 20, ALIGNMENT = 128;
   const u32 pieces = step.counts->pieces, lane = threadIdx.x % WARP;
-  for (u32 i = (blockIdx.x * WARPS * WARP + threadIdx.x) / WARP; i < pieces;
-       i += gridDim.x * WARPS) {
+  // The last blocks first, which may have nothing else to do.
+  const u32 block = gridDim.x - 1 - blockIdx.x;
+  for (u32 i = block * WARPS + threadIdx.x / WARP; i < pieces; i += gridDim.x * WARPS) {
     const u32 slot = step.pieces[i].slot;
     if (slot == NO_ADAPTER) continue;
     const SiteTiles site = site_tiles(adapters, slot, arguments.layer, arguments.site);
@@ -289,27 +290,31 @@ __device__ void prefetch_expand(const Step& step, const Adapters& adapters,
   }
 }
 
+// The next item of a block. Whole blocks call it; those that start late find the items taken.
+__device__ u32 take_item(u32* taken, u32 items) {
+  __shared__ u32 next;
+  __syncthreads();  // the one before has been read
+  if (threadIdx.x == 0) {
+    next = atomicAdd(taken, 1);
+    if (next == items + gridDim.x - 1) *taken = 0;  // the last that anybody takes
+  }
+  __syncthreads();
+  return next;
+}
+
 // Items: groups of PIECES pieces, chunks of ranks, runs of inputs.
 template <class X, class A, u32 PIECES>
 __device__ void shrink(const Step& step, const Adapters& adapters, const Arguments& arguments) {
-  __shared__ u32 next;
   release_successor();
   if (!arguments.is_late) wait_for_predecessor();
   else prefetch_expand<A>(step, adapters, arguments);
   const u32 runs = arguments.runs.count, chunks = arguments.chunks;
   const u32 items = (step.counts->pieces + PIECES - 1) / PIECES * chunks * runs;
-  for (;;) {
-    if (threadIdx.x == 0) {
-      next = atomicAdd(arguments.taken, 1);
-      if (next == items + gridDim.x - 1) *arguments.taken = 0;  // the last that anybody takes
-    }
-    __syncthreads();
-    const u32 item = next;
-    __syncthreads();
-    if (item >= items) break;
+  const bool dealt = items <= gridDim.x;
+  const auto next = [&] { return dealt ? items : take_item(arguments.taken, items); };
+  for (u32 item = dealt ? blockIdx.x : next(); item < items; item = next())
     shrink_item<X, A, PIECES>(step, adapters, arguments, item / runs / chunks, item / runs % chunks,
                               item % runs);
-  }
   // Whoever waits for this kernel waits for the product too.
   if (arguments.is_late) wait_for_predecessor();
 }

@@ -119,7 +119,9 @@ pub(super) fn shrink(cx: &mut Context, x: &Tensor, (layer, site): (usize, Site),
     let parameters =
         Parameters::default().with(cx.step.view()).with(cx.adapters.view()).with(arguments);
     let kernel = kernel(x.dtype, cx.pool.shape().dtype, prefill);
-    let grid = Grid::flat((groups * chunks * runs).clamp(1, 2 * processors), THREADS);
+    // Those without an item bring near what the expand needs.
+    let blocks = groups * chunks * runs + extent.pieces.div_ceil(THREADS / 32);
+    let grid = Grid::flat(blocks.min(2 * processors), THREADS);
     // SAFETY: the parameters are `Step`, `Adapters` and `Arguments`; `x` and `out` hold the step's
     // rows, a row of `out` has room for the ranks of every bound adapter, the inputs of its
     // tiles are columns of `x` (asserted where adapters are admitted), and there is room for what
