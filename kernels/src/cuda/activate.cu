@@ -68,70 +68,53 @@ __device__ void activate(const Step& step, const Pending& pending, void* out) {
 
 // ---- few rows
 
-// This lane's column of out for the rows of a group. `delta`: of the runs of gate and up, or null.
-template <class T, class Y>
+// This lane's column of out for the rows of a group. `delta`: of gate and of up.
+template <class T, class Y, bool LORA>
 __device__ inline void gate_lane(const Pending& pending, const Piece& group, const Runs& runs,
-                                 const float* delta, void* any_out) {
+                                 const float (&delta)[2][GROUP_ROWS], void* any_out) {
   using Out = Activation<T>;
-  const u32 lane = threadIdx.x % WARP;
-  Out* out = static_cast<Out*>(any_out) + u64(group.row) * (pending.width / 2) + runs.first + lane;
+  const u32 place = lane_place(), intermediate = pending.width / 2;
+  if (place >= runs.firsts) return;
+  Out* out = static_cast<Out*>(any_out) + u64(group.row) * intermediate + runs.first + place;
   float gates[GROUP_ROWS], ups[GROUP_ROWS];
 #pragma unroll
   for (u32 r = 0; r < GROUP_ROWS; r++) {
     if (r >= group.rows) break;
-    const float* d = delta ? delta + r * WARP_STRIDE + lane : nullptr;
-    gates[r] = finish<Y, 1>(pending, group.row + r, runs.first + lane, d).at[0];
-    ups[r] = finish<Y, 1>(pending, group.row + r, runs.second + lane, d ? d + RUN : nullptr).at[0];
+    const u32 row = group.row + r;
+    gates[r] = finish<Y, 1>(pending, row, runs.first + place, LORA ? &delta[0][r] : nullptr).at[0];
+    ups[r] = finish<Y, 1>(pending, row, runs.second + place, LORA ? &delta[1][r] : nullptr).at[0];
   }
 #pragma unroll
   for (u32 r = 0; r < GROUP_ROWS; r++)
-    if (r < group.rows)
-      out[u64(r) * (pending.width / 2)] = from_float<Out>(silu(gates[r]) * ups[r]);
+    if (r < group.rows) out[u64(r) * intermediate] = from_float<Out>(silu(gates[r]) * ups[r]);
 }
 
-// As `activate`: every warp has RUN columns of its own, of gate and of up.
-template <class T, class Y>
-__device__ void activate_few(const Step& step, const Pending& pending, void* any_out) {
-  __shared__ alignas(16) float deltas[THREADS / WARP][WARP_DELTA];
+// Every warp has RUN columns of its own, of gate and of up.
+template <class T, class Y, bool LORA>
+__device__ void activate_few(const Step& step, const Pending& pending, void* out) {
   release_successor();
   const u32 intermediate = pending.width / 2, parts = (intermediate + RUN - 1) / RUN;
-  const u32 groups = step.counts->groups, lane = threadIdx.x % WARP;
-  float* delta = deltas[threadIdx.x / WARP];
+  const u32 groups = step.counts->groups;
   const auto runs_of = [&](u32 part) {
     const u32 first = part * RUN, columns = least(RUN, intermediate - first);
     return Runs{first, columns, intermediate + first, columns};
   };
   const Share share(groups, parts, THREADS / WARP);
-  if (share.group < groups)
+  if (LORA && share.group < groups)
     prefetch_runs<T>(pending, step.groups[share.group].slot, runs_of(share.part));
   wait_for_predecessor();
   for (u32 g = share.group; g < groups; g += share.groups_stride) {
     const Piece group = step.groups[g];
-    const bool lora = group.slot != NO_ADAPTER;
     for (u32 part = share.part; part < parts; part += share.parts_stride) {
       const Runs runs = runs_of(part);
-      if (part + share.parts_stride < parts)
-        prefetch_runs<T>(pending, group.slot, runs_of(part + share.parts_stride));
-      if (lora) expand_runs<T>(pending, group, runs, delta);
-      if (lane < runs.firsts)
-        gate_lane<T, Y>(pending, group, runs, lora ? delta : nullptr, any_out);
+      float delta[2][GROUP_ROWS] = {};
+      if (LORA && group.slot != NO_ADAPTER) {
+        if (part + share.parts_stride < parts)
+          prefetch_runs<T>(pending, group.slot, runs_of(part + share.parts_stride));
+        expand_lanes<T>(pending, group, runs, delta);
+      }
+      gate_lane<T, Y, LORA>(pending, group, runs, delta, out);
     }
-  }
-}
-
-// Without a delta: an item is a group of rows and RUN columns.
-template <class T, class Y>
-__device__ void activate_base(const Step& step, const Pending& pending, void* out) {
-  release_successor();
-  wait_for_predecessor();
-  const u32 intermediate = pending.width / 2, parts = (intermediate + RUN - 1) / RUN;
-  const u32 items = step.counts->groups * parts;
-  for (u32 item = (blockIdx.x * THREADS + threadIdx.x) / WARP; item < items;
-       item += gridDim.x * (THREADS / WARP)) {
-    const u32 first = item % parts * RUN, columns = least(RUN, intermediate - first);
-    if (threadIdx.x % WARP < columns)
-      gate_lane<T, Y>(pending, step.groups[item / parts],
-                      {first, columns, intermediate + first, columns}, nullptr, out);
   }
 }
 
@@ -140,13 +123,13 @@ __device__ void activate_base(const Step& step, const Pending& pending, void* ou
       activate_##T##_##Y(Step step, Pending gate_up, void* out) {      \
     activate<T, Y>(step, gate_up, out);                                \
   }                                                                    \
-  extern "C" __global__ void __launch_bounds__(THREADS, 6)             \
+  extern "C" __global__ void __launch_bounds__(THREADS, 5)             \
       activate_few_##T##_##Y(Step step, Pending gate_up, void* out) {  \
-    activate_few<T, Y>(step, gate_up, out);                            \
+    activate_few<T, Y, true>(step, gate_up, out);                      \
   }                                                                    \
   extern "C" __global__ void __launch_bounds__(THREADS)                \
       activate_base_##T##_##Y(Step step, Pending gate_up, void* out) { \
-    activate_base<T, Y>(step, gate_up, out);                           \
+    activate_few<T, Y, false>(step, gate_up, out);                     \
   }
 using f32 = float;
 KERNEL(f32, f32)

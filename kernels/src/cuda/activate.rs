@@ -17,8 +17,8 @@ const THREADS: u32 = 128;
 const OUTPUTS: u32 = 128;
 /// Blocks that a multiprocessor holds.
 const RESIDENT: u32 = 5;
-const RESIDENT_FEW: u32 = 6;
-const RESIDENT_BASE: u32 = 16;
+const RESIDENT_FEW: u32 = 5;
+const RESIDENT_BASE: u32 = 9;
 
 /// `out = silu(gate) * up`: `gate_up` `[rows, 2 * intermediate]`, `out` `[rows, intermediate]`.
 pub(super) fn activate(cx: &mut Context, gate_up: Pending<'_, Cuda>, out: &mut Tensor) {

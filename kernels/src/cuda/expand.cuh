@@ -228,18 +228,19 @@ __device__ inline void expand(const Pending& pending, const Piece& piece, u32 fi
   else expand_plain<T>(pending, piece, first, columns, delta, stride);
 }
 
-// ---- few rows: a warp by itself
+// ---- few rows: a warp by itself, two lanes to a column
 
 constexpr u32 RUN = WARP;
-constexpr u32 WARP_STRIDE = 2 * RUN + 8;
-constexpr u32 WARP_DELTA = GROUP_ROWS * WARP_STRIDE;  // floats
 
-// Two runs of columns of the site, one of each for a lane; `second` of gate and up, or of a rotated
-// pair. Runs end early where there are no more columns.
+// Two runs of columns of the site, one of each for a lane: of gate and up, or of rotated pairs.
+// Runs end early where there are no more columns.
 struct Runs {
   u32 first, firsts;  // column, columns: at most RUN
   u32 second, seconds;
 };
+
+// The place of this lane's column in a run.
+__device__ inline u32 lane_place() { return threadIdx.x % 2 * (RUN / 2) + threadIdx.x % WARP / 2; }
 
 // What a warp does in a step of few rows: every `stride`-th part of one group after another. Parts
 // of a group share the way to its adapter's tiles, which the first level of cache keeps.
@@ -274,14 +275,66 @@ __device__ inline void prefetch_runs(const Pending& pending, u32 slot, const Run
   }
 }
 
-// The delta of both runs for the rows of a piece that has one: `delta` [piece.rows, WARP_STRIDE] of
-// this warp's own shared memory. A whole warp calls it, and may read it after.
+// Eight neighbouring ranks of a column.
 template <class T>
-__device__ inline void expand_runs(const Pending& pending, const Piece& piece, const Runs& runs,
-                                   float* delta) {
-  __syncwarp();  // what was there has been read
-  if (runs.firsts) expand<T, RUN>(pending, piece, runs.first, runs.firsts, delta, WARP_STRIDE);
-  if (runs.seconds)
-    expand<T, RUN>(pending, piece, runs.second, runs.seconds, delta + RUN, WARP_STRIDE);
-  __syncwarp();
+using Ranks = Pack<T, 8>;
+template <class T>
+__device__ inline Ranks<T> load_ranks(const T* from, bool valid) {
+  constexpr u32 PARTS = sizeof(Ranks<T>) / 16;
+  uint4 parts[PARTS];
+#pragma unroll
+  for (u32 i = 0; i < PARTS; i++)
+    parts[i] = valid ? load_stream(from + i * (8 / PARTS)) : make_uint4(0, 0, 0, 0);
+  return reinterpret_cast<Ranks<T>&>(parts);
+}
+
+// The delta of this lane's column of either run for the first ROWS rows of a group that has one. A
+// whole warp calls it. Two lanes take half of a chunk's ranks each for two columns, so that
+// neighbours read neighbouring bytes; sums go over ranks in their order, then over the halves.
+template <class T, u32 ROWS>
+__device__ inline void expand_lanes(const Pending& pending, const Piece& group, const Runs& runs,
+                                    float (&delta)[2][ROWS]) {
+  const SiteTiles site = site_tiles(pending.adapters, group.slot, pending.layer, pending.site);
+  const u32 half = threadIdx.x % 2, place = threadIdx.x % WARP / 2;
+  const u32 firsts[2] = {runs.first, runs.second}, counts[2] = {runs.firsts, runs.seconds};
+  float sums[2][2][ROWS] = {};  // run, column
+  for (u32 i = 0; i < site.b_count; i++) {
+    const Tile tile = pending.adapters.tiles[site.b + i];
+    if (half * 8 >= tile.ranks) continue;
+    Ranks<T> b[2][2];
+    bool any = false;
+#pragma unroll
+    for (u32 run = 0; run < 2; run++)
+#pragma unroll
+      for (u32 c = 0; c < 2; c++) {
+        const u32 column = c * (RUN / 2) + place, index = firsts[run] + column - tile.start;
+        const bool inside = column < counts[run] && index < tile.length;
+        const T* from = static_cast<const T*>(tile.data) + u64(index) * tile.ranks + half * 8;
+        b[run][c] = load_ranks(from, inside);
+        any |= inside;
+      }
+    if (!any) continue;
+#pragma unroll
+    for (u32 r = 0; r < ROWS; r++) {
+      if (r >= group.rows) break;
+      const float* s = pending.shrunk + u64(group.row + r) * pending.ranks + tile.column + half * 8;
+      const Pack<float, 4> low = *reinterpret_cast<const Pack<float, 4>*>(s);
+      const Pack<float, 4> high = *reinterpret_cast<const Pack<float, 4>*>(s + 4);
+#pragma unroll
+      for (u32 run = 0; run < 2; run++)
+#pragma unroll
+        for (u32 c = 0; c < 2; c++)
+#pragma unroll
+          for (u32 j = 0; j < 8; j++)
+            sums[run][c][r] += (j < 4 ? low.at[j % 4] : high.at[j % 4]) * to_float(b[run][c].at[j]);
+    }
+  }
+#pragma unroll
+  for (u32 run = 0; run < 2; run++)
+#pragma unroll
+    for (u32 r = 0; r < ROWS; r++) {
+#pragma unroll
+      for (u32 c = 0; c < 2; c++) sums[run][c][r] += __shfl_xor_sync(~0u, sums[run][c][r], 1);
+      delta[run][r] = half ? sums[run][1][r] : sums[run][0][r];
+    }
 }

@@ -111,21 +111,23 @@ __device__ inline Runs runs_from(u32 first, u32 end) {
   return {first, least(RUN, end - first), second, least(RUN, end - second)};
 }
 
-// As `add` for a row of an adapter, whose delta is added too. `delta`: of this warp.
+// As `add` for a row of an adapter, whose delta is added too.
 template <class T, class Y>
 __device__ float add_delta(const Pending& pending, const Norm& norm, const Piece& piece, u32 begin,
-                           u32 end, float* delta, float* x) {
+                           u32 end, float* x) {
   constexpr u32 COLUMNS = 2 * RUN;
   float* residual = norm.residual + u64(piece.row) * norm.hidden;
   float squares = 0;
   for (u32 first = begin + threadIdx.x / WARP * COLUMNS; first < end;
        first += THREADS / WARP * COLUMNS) {
-    expand_runs<T>(pending, piece, runs_from(first, end), delta);
+    const Runs runs = runs_from(first, end);
+    float delta[2][1];
+    expand_lanes<T>(pending, piece, runs, delta);
 #pragma unroll
-    for (u32 place = threadIdx.x % WARP; place < COLUMNS; place += WARP) {
-      const u32 i = first + place;
+    for (u32 run = 0; run < 2; run++) {
+      const u32 i = first + run * RUN + lane_place();
       if (i >= end) break;
-      const float sum = residual[i] + finish<Y, 1>(pending, piece.row, i, delta + place).at[0];
+      const float sum = residual[i] + finish<Y, 1>(pending, piece.row, i, &delta[run][0]).at[0];
       residual[i] = x[i - begin] = sum;
       squares += sum * sum;
     }
@@ -153,8 +155,7 @@ template <class T, class Y>
 __device__ void norm(const Step& step, const Pending& pending, const Norm& norm) {
   alignas(16) extern __shared__ float shared[];
   Block& block = *reinterpret_cast<Block*>(shared);
-  float* x = shared + sizeof(Block) / sizeof(float);                // [slice] the residual
-  __shared__ alignas(16) float delta[THREADS / WARP][WARP_STRIDE];  // one row
+  float* x = shared + sizeof(Block) / sizeof(float);  // [slice] the residual
   release_successor();
   if (norm.slices > 1) cluster_arrive();
   const u32 row = blockIdx.x / norm.slices,
@@ -175,8 +176,7 @@ __device__ void norm(const Step& step, const Pending& pending, const Norm& norm)
   if (!live) return;
   const bool whole = norm.hidden % 4 == 0;
   float squares;
-  if (has_delta(pending, piece))
-    squares = add_delta<T, Y>(pending, norm, piece, begin, end, delta[threadIdx.x / WARP], x);
+  if (has_delta(pending, piece)) squares = add_delta<T, Y>(pending, norm, piece, begin, end, x);
   else if (whole) squares = add<Y, 4>(pending, norm, row, begin, end, x);
   else squares = add<Y, 1>(pending, norm, row, begin, end, x);
   const float sum = row_sum(squares, blockIdx.x % norm.slices, norm.slices, block);

@@ -130,7 +130,7 @@ __device__ inline u32 parts_of_row(const Pool& pool, const Rotary& rotary) {
 
 __device__ inline Item item_of(u32 part, const Pool& pool, const Rotary& rotary) {
   const u32 parts = parts_of_head(pool, rotary), head = part / parts, i = part % parts * RUN;
-  const u32 lane = threadIdx.x % WARP, column = head * pool.head_dim;
+  const u32 lane = lane_place(), column = head * pool.head_dim;
   const u32 firsts = i < rotary.pairs ? least(RUN, rotary.pairs - i) : 0;
   const u32 seconds = least(RUN, pool.head_dim - rotary.pairs - i);
   return {head,
@@ -164,51 +164,47 @@ struct Target {
   }
 };
 
-// One lane's elements of a row. `delta`: of the first, or null.
+// One lane's elements of a row, and what is to be added to them.
 template <class T, class Y>
 __device__ inline void put_row(const Pending& qkv, const Rotary& rotary, const Item& item, u32 row,
-                               const Target<T>& to, const float* delta) {
-  const u32 lane = threadIdx.x % WARP;
-  if (lane >= item.runs.seconds) return;
+                               const Target<T>& to, float more_first, float more_second) {
+  const u32 place = lane_place();
+  if (place >= item.runs.seconds) return;
   const auto put = [&](u32 element, float value) {
     using Query = Activation<T>;
     if (item.head < rotary.heads) static_cast<Query*>(to.head)[element] = from_float<Query>(value);
     else static_cast<T*>(to.head)[element] = from_float<T>(value);
   };
-  const float y =
-      finish<Y, 1>(qkv, row, item.runs.second + lane, delta ? delta + RUN : nullptr).at[0];
-  if (lane >= item.runs.firsts) return put(item.second, y);
-  const float x = finish<Y, 1>(qkv, row, item.runs.first + lane, delta).at[0];
+  const float y = finish<Y, 1>(qkv, row, item.runs.second + place, nullptr).at[0] + more_second;
+  if (place >= item.runs.firsts) return put(item.second, y);
+  const float x = finish<Y, 1>(qkv, row, item.runs.first + place, nullptr).at[0] + more_first;
   put(item.first, x * to.by.cosine - y * to.by.sine);
   put(item.second, y * to.by.cosine + x * to.by.sine);
 }
 
-template <class T, class Y>
+template <class T, class Y, bool LORA>
 __device__ void rope_store_few(const Step& step, const Pool& pool, const Pending& qkv,
                                const Rotary& rotary, void* q) {
-  __shared__ alignas(16) float deltas[THREADS / WARP][WARP_DELTA];
   release_successor();
   const u32 parts = parts_of_row(pool, rotary), groups = step.counts->groups;
-  float* delta = deltas[threadIdx.x / WARP];
   const Share share(groups, parts, THREADS / WARP);
   bool waited = false;
   for (u32 g = share.group; g < groups; g += share.groups_stride) {
     const Piece group = step.groups[g];
     for (u32 part = share.part; part < parts; part += share.parts_stride) {
       const Item item = item_of(part, pool, rotary);
-      prefetch_runs<T>(qkv, group.slot, item.runs);
+      if (LORA) prefetch_runs<T>(qkv, group.slot, item.runs);
       const Target<T> first(step, pool, rotary, item, group.row, q);
       if (!waited) wait_for_predecessor();
       waited = true;
-      const bool lora = group.slot != NO_ADAPTER;
-      if (lora) expand_runs<T>(qkv, group, item.runs, delta);
-      const float* d = lora ? delta + threadIdx.x % WARP : nullptr;
-      put_row<T, Y>(qkv, rotary, item, group.row, first, d);
+      float delta[2][GROUP_ROWS] = {};
+      if (LORA && group.slot != NO_ADAPTER) expand_lanes<T>(qkv, group, item.runs, delta);
+      put_row<T, Y>(qkv, rotary, item, group.row, first, delta[0][0], delta[1][0]);
 #pragma unroll
       for (u32 r = 1; r < GROUP_ROWS; r++) {
         if (r >= group.rows) break;
         const Target<T> to(step, pool, rotary, item, group.row + r, q);
-        put_row<T, Y>(qkv, rotary, item, group.row + r, to, d ? d + r * WARP_STRIDE : nullptr);
+        put_row<T, Y>(qkv, rotary, item, group.row + r, to, delta[0][r], delta[1][r]);
       }
     }
   }
@@ -228,7 +224,7 @@ __device__ void rope_store_base(const Step& step, const Pool& pool, const Pendin
     const Target<T> to(step, pool, rotary, item, i / parts, q);
     if (!waited) wait_for_predecessor();
     waited = true;
-    put_row<T, Y>(qkv, rotary, item, i / parts, to, nullptr);
+    put_row<T, Y>(qkv, rotary, item, i / parts, to, 0, 0);
   }
   wait_for_predecessor();
 }
@@ -239,7 +235,7 @@ __device__ void rope_store_base(const Step& step, const Pool& pool, const Pendin
     rope_store<T, Y>(step, pool, qkv, rotary, q);                                                 \
   }                                                                                               \
   extern "C" __global__ void __launch_bounds__(THREADS, 5) rope_store_few_##T##_##Y(PARAMETERS) { \
-    rope_store_few<T, Y>(step, pool, qkv, rotary, q);                                             \
+    rope_store_few<T, Y, true>(step, pool, qkv, rotary, q);                                       \
   }                                                                                               \
   extern "C" __global__ void __launch_bounds__(THREADS) rope_store_base_##T##_##Y(PARAMETERS) {   \
     rope_store_base<T, Y>(step, pool, qkv, rotary, q);                                            \
