@@ -269,12 +269,13 @@ __device__ void shrink_item(const Step& step, const Adapters& adapters, const Ar
   }
 }
 
-// Brings the B tiles of the site near, with what describes them: whoever expands comes next and has
-// less to wait behind. No more than the cache keeps beside the weights that stream through it.
+// Brings near what describes the B tiles of the site, and the tiles where they are few: whoever
+// expands comes next and has less to wait behind. Of many tiles most would be pushed out again by
+// the weights that stream through the cache meanwhile, and be read twice.
 template <class A>
 __device__ void prefetch_expand(const Step& step, const Adapters& adapters,
                                 const Arguments& arguments) {
-  constexpr u32 BYTES = 24 << 20, ALIGNMENT = 128;
+  constexpr u32 BYTES = 4 << 20, ALIGNMENT = 128;
   const u32 pieces = step.counts->pieces, lane = threadIdx.x % WARP;
   // The last blocks first, which may have nothing else to do.
   const u32 block = gridDim.x - 1 - blockIdx.x;
