@@ -2,7 +2,7 @@
 //! time, so that the same binary starts where there is none.
 //!
 //! Every operation has one Rust file under `cuda/`, its launch contract, and one `.cu` file. All
-//! kernels run in the order of calls on one stream. Grids are sized by [`step::Extent`] and
+//! kernels run in the order of calls on one stream; adapters are copied on another. Grids are sized by [`step::Extent`] and
 //! kernels read the true counts on the device, so that a captured launch serves every batch of its
 //! size class.
 
@@ -15,11 +15,15 @@ mod embed;
 mod expand;
 mod gather;
 mod launch;
+mod ledger;
+mod load;
 mod matmul;
 mod memory;
 mod module;
+mod monitor;
 mod norm;
 mod pool;
+mod ranges;
 mod rope_store;
 mod sample;
 mod shrink;
@@ -27,20 +31,24 @@ mod step;
 mod tensor;
 mod tensor_map;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
-    AdapterSlot, AttentionShape, Backend, Batch, BlobCache, DeviceError, Dtype, HostMatrix,
-    Pending, ResidentAdapter, SampleRow, Sampled, Site,
+    AdapterSlot, AttentionShape, Backend, Batch, BlobCache, DeviceError, DeviceMemory, Dtype,
+    HostBuffer, HostMatrix, HostMemory, Pending, ResidentAdapter, SampleRow, Sampled, Site,
 };
 use adapters::AdapterTable;
 use attention::Splits;
 use compiler::Source;
-use device::Device;
+pub(crate) use device::Device;
 pub use device::devices;
 use launch::{Grid, Parameters, launch};
+pub use load::Load;
+use load::Loader;
 use memory::DeviceBuffer;
+pub(crate) use memory::PinnedBuffer;
 use module::Modules;
+pub use monitor::Monitor;
 use pool::Pool;
 pub use sample::Draw;
 use sample::Sampler;
@@ -67,6 +75,8 @@ pub const SOURCES: &[Source] = &[
 struct Context {
     device: Arc<Device>,
     modules: Modules,
+    /// Ahead of the pool, which it writes to until it is dropped.
+    loader: Loader,
     pool: Pool,
     step: Step,
     adapters: AdapterTable,
@@ -108,8 +118,15 @@ impl Cuda {
         let (pool, step) = (Pool::empty(&device)?, Step::empty(&device)?);
         let (adapters, sampler) = (AdapterTable::empty(&device)?, Sampler::new(&device)?);
         let (library, splits) = (matmul::Library::open(&device)?, Splits::empty(&device)?);
-        let cx = Context { device, modules, pool, step, adapters, library, sampler, splits };
+        let loader = Loader::new(&device)?;
+        let cx =
+            Context { device, modules, loader, pool, step, adapters, library, sampler, splits };
         Ok(Self { cx })
+    }
+
+    /// What the driver says about the GPU of that number; `None` where it says nothing.
+    pub fn monitor(ordinal: usize) -> Option<Monitor> {
+        Monitor::open(ordinal)
     }
 }
 
@@ -118,6 +135,7 @@ impl Backend for Cuda {
     type Vector = Vector;
     type Tensor = Tensor;
     type Draw = Draw;
+    type Load = Load;
 
     fn name(&self) -> String {
         let Device { name, arch, .. } = &*self.cx.device;
@@ -148,16 +166,36 @@ impl Backend for Cuda {
     }
 
     fn reserve(&mut self, shape: &AttentionShape, slabs: usize) -> Result<(), DeviceError> {
-        self.cx.pool = Pool::reserve(&self.cx.device, shape, slabs)?;
-        self.cx.splits.reserve_for_pool(shape, slabs)
+        let Context { device, pool, adapters, splits, .. } = &mut self.cx;
+        *pool = Pool::reserve(device, shape, slabs)?;
+        *adapters = AdapterTable::reserve(device, pool, slabs)?;
+        splits.reserve_for_pool(shape, slabs)?;
+        device.ledger.settle();
+        Ok(())
     }
 
-    fn write_slab(&mut self, slab: u32, bytes: &[u8]) {
-        self.cx.pool.write_slab(slab, bytes);
+    fn memory(&self) -> DeviceMemory {
+        self.cx.device.ledger.memory()
+    }
+
+    fn host_memory(&self) -> HostMemory {
+        HostMemory::pinned(&self.cx.device)
+    }
+
+    fn load(&mut self, image: Arc<HostBuffer>, slabs: &[u32]) -> Load {
+        self.cx.loader.begin(&self.cx.pool, image, slabs)
+    }
+
+    fn loaded(&mut self, load: &Load) -> Option<Duration> {
+        load.elapsed()
+    }
+
+    fn await_load(&mut self, load: &Load) {
+        load.wait();
     }
 
     fn bind(&mut self, slot: AdapterSlot, adapter: ResidentAdapter) {
-        self.cx.adapters.bind(&self.cx.pool, slot, &adapter);
+        self.cx.adapters.bind(&self.cx.pool, slot, adapter);
     }
 
     fn begin(&mut self, batch: &Batch) {

@@ -1,31 +1,50 @@
 //! The device's table of resident adapters: where each tile of each site lies.
+//!
+//! The table is sized with the pool, so that it need not move while steps run: an adapter has about
+//! as many tiles as it fills slabs. One that is cut finer than [`TILES_PER_SLAB`] may still not fit;
+//! then everything moves to a larger table, between steps.
 
 use std::sync::Arc;
 
-use super::{device::Device, launch::Parameter, memory::DeviceBuffer, pool::Pool};
+use super::{
+    device::Device, launch::Parameter, ledger::ADAPTER_TABLES, memory::DeviceBuffer, pool::Pool,
+    ranges::Ranges,
+};
 use crate::{
-    AdapterSlot, DeviceError, LinearTiles, RANK_CHUNK, ResidentAdapter, Site, Tile, TileMap,
+    AdapterSlot, DeviceError, Linear, LinearTiles, RANK_CHUNK, ResidentAdapter, Site, Tile, TileMap,
 };
 
 const SITES: [Site; 4] = [Site::Qkv, Site::Output, Site::GateUp, Site::Down];
 /// Bytes of `Tile` and of `SiteTiles` in `prelude.cuh`.
 const TILE_BYTES: usize = 24;
 const SITE_BYTES: usize = 20;
+/// Room at first: adapters, tiles of each at ranks up to two chunks, and tiles in a slab.
+const FIRST_SLOTS: usize = 4096;
+const TILES_PER_LINEAR: usize = 4;
+const TILES_PER_SLAB: usize = 32;
 
 /// Descriptors on the device, rewritten between steps.
 pub(super) struct AdapterTable {
     device: Arc<Device>,
+    layers: usize,
     /// `[slots, layers, 4]` of `SiteTiles`.
     sites: DeviceBuffer,
-    /// `[slots, tiles_max]` of `Tile`.
-    tiles: DeviceBuffer,
     slots: usize,
-    layers: usize,
-    tiles_max: usize,
-    /// `[slots]` what each slot holds, to write again when the tables grow.
-    bound: Vec<Option<ResidentAdapter>>,
-    /// `[slots, layers, 4]` columns of a row of `shrink`.
+    /// `[tiles]` of `Tile`.
+    tiles: DeviceBuffer,
+    /// What of `tiles` nobody has.
+    room: Ranges,
+    /// By slot.
+    bound: Vec<Option<Bound>>,
+    /// `[layers, 4]` columns of a row of `shrink`, the most of any adapter so far.
     ranks: Vec<u32>,
+}
+
+/// What a slot holds.
+struct Bound {
+    adapter: ResidentAdapter,
+    /// First of its tiles.
+    first: usize,
 }
 
 /// `Adapters` of `prelude.cuh`.
@@ -41,16 +60,39 @@ pub(super) struct AdaptersView {
 unsafe impl Parameter for AdaptersView {}
 
 impl AdapterTable {
+    /// A table without room, before `reserve`.
     pub(super) fn empty(device: &Arc<Device>) -> Result<Self, DeviceError> {
+        Self::with_room(device, 0, (0, 0))
+    }
+
+    /// A table for the adapters of a pool of so many slabs.
+    pub(super) fn reserve(
+        device: &Arc<Device>,
+        pool: &Pool,
+        slabs: usize,
+    ) -> Result<Self, DeviceError> {
+        let layers = pool.shape().layers;
+        let slots = slabs.min(FIRST_SLOTS);
+        let of_adapters = slots * layers * Linear::ALL.len() * TILES_PER_LINEAR;
+        let tiles = (slabs * TILES_PER_SLAB).min(of_adapters);
+        Self::with_room(device, layers, (slots, tiles))
+    }
+
+    fn with_room(
+        device: &Arc<Device>,
+        layers: usize,
+        (slots, tiles): (usize, usize),
+    ) -> Result<Self, DeviceError> {
+        let buffer = |bytes| DeviceBuffer::new(device, bytes, ADAPTER_TABLES);
         Ok(Self {
             device: device.clone(),
-            sites: DeviceBuffer::new(device, 0, "adapter tables")?,
-            tiles: DeviceBuffer::new(device, 0, "adapter tables")?,
-            slots: 0,
-            layers: 0,
-            tiles_max: 0,
+            layers,
+            sites: buffer(slots * layers * SITES.len() * SITE_BYTES)?,
+            slots,
+            tiles: buffer(tiles * TILE_BYTES)?,
+            room: Ranges::new(tiles),
             bound: Vec::new(),
-            ranks: Vec::new(),
+            ranks: vec![0; layers * SITES.len()],
         })
     }
 
@@ -63,49 +105,51 @@ impl AdapterTable {
         }
     }
 
-    /// Columns that a row of `shrink` may take: the most of any slot.
+    /// Columns that a row of `shrink` may take: the most of any adapter so far.
     pub(super) fn ranks_max(&self, layer: usize, site: Site) -> usize {
-        let rows = self.ranks.chunks(self.layers.max(1) * SITES.len());
-        let ranks = rows.map(|row| row[layer * SITES.len() + site as usize]);
-        ranks.max().unwrap_or(0) as usize
+        self.ranks[layer * SITES.len() + site as usize] as usize
     }
 
     /// Makes an adapter usable as `slot`.
-    pub(super) fn bind(&mut self, pool: &Pool, slot: AdapterSlot, adapter: &ResidentAdapter) {
+    pub(super) fn bind(&mut self, pool: &Pool, slot: AdapterSlot, adapter: ResidentAdapter) {
         assert_eq!(adapter.slabs.len(), adapter.map.slabs as usize, "every slab has a place");
+        assert_eq!(pool.shape().layers, self.layers, "a table for this pool");
         let slot = slot.0 as usize;
         let tiles = tile_count(&adapter.map);
         assert!(tiles == 0 || adapter.map.dtype == pool.shape().dtype, "tiles in the base's type");
-        let layers = pool.shape().layers;
         if self.bound.len() <= slot {
-            self.bound.resize(slot + 1, None);
+            self.bound.resize_with(slot + 1, || None);
         }
-        self.bound[slot] = Some(adapter.clone());
-        if slot >= self.slots || tiles > self.tiles_max || layers != self.layers {
-            self.grow(layers, tiles);
-            for slot in 0..self.bound.len() {
-                self.write(pool, slot);
-            }
-        } else {
-            self.write(pool, slot);
+        if let Some(Bound { adapter, first }) = self.bound[slot].take() {
+            self.room.give(first..first + tile_count(&adapter.map));
+        }
+        let first = if slot < self.slots { self.room.take(tiles) } else { None };
+        self.bound[slot] = Some(Bound { adapter, first: first.unwrap_or(0) });
+        match first {
+            Some(_) => self.write(pool, slot),
+            None => self.grow(pool),
         }
     }
 
-    fn grow(&mut self, layers: usize, tiles: usize) {
-        self.slots = self.bound.len().next_power_of_two();
-        self.tiles_max = self.tiles_max.max(tiles);
-        self.layers = layers;
-        let buffer = |bytes| {
-            DeviceBuffer::new(&self.device, bytes, "adapter tables").expect("a few megabytes")
-        };
-        self.sites = buffer(self.slots * layers * SITES.len() * SITE_BYTES);
-        self.tiles = buffer(self.slots * self.tiles_max * TILE_BYTES);
-        self.ranks.resize(self.slots * layers * SITES.len(), 0);
+    /// Moves everything to a table with twice the room that is needed.
+    fn grow(&mut self, pool: &Pool) {
+        let needed: usize = self.bound.iter().flatten().map(|b| tile_count(&b.adapter.map)).sum();
+        let slots = self.slots.max(self.bound.len().next_power_of_two());
+        let room = Self::with_room(&self.device, self.layers, (slots, 2 * needed));
+        let before = std::mem::replace(self, room.expect("a few megabytes for more adapters"));
+        self.ranks = before.ranks;
+        self.bound = before.bound;
+        for slot in 0..self.bound.len() {
+            if let Some(Bound { adapter, first }) = &mut self.bound[slot] {
+                *first = self.room.take(tile_count(&adapter.map)).expect("room for all of them");
+                self.write(pool, slot);
+            }
+        }
     }
 
     fn write(&mut self, pool: &Pool, slot: usize) {
-        let Some(adapter) = &self.bound[slot] else { return };
-        let first = slot * self.tiles_max;
+        let bound = self.bound[slot].as_ref();
+        let Bound { adapter, first } = bound.expect("a slot that has been bound");
         let (mut sites, mut tiles) = (Vec::new(), Vec::new());
         for layer in 0..self.layers {
             for (index, site) in SITES.into_iter().enumerate() {
@@ -116,7 +160,8 @@ impl AdapterTable {
                 linears.iter().for_each(|l| l.append_b(pool, adapter, &mut tiles));
                 let end = first + tiles.len() / TILE_BYTES;
                 let ranks = adapter.map.site_ranks(layer, site) as u32;
-                self.ranks[(slot * self.layers + layer) * SITES.len() + index] = ranks;
+                let most = &mut self.ranks[layer * SITES.len() + index];
+                *most = ranks.max(*most);
                 for word in [a, b - a, b, end - b, ranks as usize] {
                     sites.extend((word as u32).to_le_bytes());
                 }
@@ -197,12 +242,11 @@ fn tile_count(map: &TileMap) -> usize {
 /// without tiles after which others follow is as wide as its partner.
 fn width(
     site: Site,
-    linear: crate::Linear,
+    linear: Linear,
     shape: &crate::AttentionShape,
     map: &TileMap,
     layer: usize,
 ) -> u32 {
-    use crate::Linear;
     match linear {
         Linear::Query => (shape.heads * shape.head_dim) as u32,
         Linear::Key | Linear::Value => (shape.kv_heads * shape.head_dim) as u32,

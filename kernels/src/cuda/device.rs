@@ -4,10 +4,11 @@ use std::{fmt::Display, sync::Arc};
 
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 
+use super::{ledger::Ledger, monitor::Monitor};
 use crate::DeviceError;
 
 /// An opened GPU. Everything that lives on it holds one.
-pub(super) struct Device {
+pub(crate) struct Device {
     pub(super) context: Arc<CudaContext>,
     /// Every kernel and every ordered copy runs here.
     pub(super) stream: Arc<CudaStream>,
@@ -19,6 +20,8 @@ pub(super) struct Device {
     pub(super) processors: u32,
     /// Most dynamic shared memory of a block, bytes.
     pub(super) shared_max: u32,
+    /// Whose its memory is.
+    pub(super) ledger: Ledger,
 }
 
 impl Device {
@@ -31,6 +34,8 @@ impl Device {
                 "cuda:{ordinal} does not exist: the driver sees {count} GPU{plural}, from 0"
             )));
         }
+        // Before the context, which takes memory too.
+        let ledger = Ledger::new(Monitor::open(ordinal));
         let open = || -> Result<Self, DriverError> {
             let context = CudaContext::new(ordinal)?;
             // SAFETY: everything runs on one stream, and copies on another are ordered by events
@@ -44,7 +49,7 @@ impl Device {
                 number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
             let (major, minor) = context.compute_capability()?;
             let (name, arch) = (context.name()?, target(major, minor));
-            Ok(Self { context, stream, name, arch, processors, shared_max })
+            Ok(Self { context, stream, name, arch, processors, shared_max, ledger })
         };
         let device = open().map_err(|e| unavailable(format!("cuda:{ordinal} did not open"), e))?;
         Ok(Arc::new(device))
