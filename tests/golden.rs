@@ -16,7 +16,7 @@ use switchyard::{
     model::{AdapterImage, Model, ModelLimits},
 };
 use switchyard_kernels::{
-    AdapterSlot, Batch, Dtype, RowToken, Segment,
+    AdapterSlot, Batch, Dtype, HostMemory, RowToken, Segment,
     cpu::{Cpu, Isa},
 };
 use tokio::runtime::Runtime;
@@ -49,7 +49,7 @@ fn adapters() -> HashMap<String, Arc<AdapterImage>> {
         config: checkpoint.config,
         dtype: Dtype::F32,
     };
-    let store = AdapterStore::new(base, None, usize::MAX);
+    let store = AdapterStore::new(base, None, (HostMemory::pageable(), usize::MAX));
     let refresh =
         Registry::new(Arc::clone(&store)).refresh(&[golden("adapters")], &BTreeMap::new());
     let problems: Vec<_> = refresh.problems.iter().map(ToString::to_string).collect();

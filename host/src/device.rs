@@ -3,7 +3,7 @@
 use std::{fmt, num::NonZero, path::PathBuf, str::FromStr, thread::available_parallelism};
 
 use switchyard_kernels::{
-    Backend, DeviceError,
+    Backend, DeviceError, DeviceReading, HostMemory,
     cpu::{Cpu, Isa},
     cuda::{self, Cuda},
 };
@@ -85,6 +85,50 @@ impl Device {
 }
 
 impl DeviceOptions {
+    /// Opens the device.
+    pub fn open(self) -> Result<OpenDevice, DeviceError> {
+        match self.device.resolve() {
+            Device::Cuda(number) => {
+                let cuda = match self.kernel_cache.map(KernelCache::new) {
+                    Some(cache) => Cuda::new(number, &cache),
+                    None => Cuda::new(number, &NoCache),
+                };
+                Ok(OpenDevice::Cuda(Box::new(cuda?), number))
+            }
+            Device::Cpu | Device::Auto => {
+                let cores = || available_parallelism().map_or(1, NonZero::get);
+                let threads = self.threads.map_or_else(cores, NonZero::get);
+                Ok(OpenDevice::Cpu(Box::new(Cpu::new(self.isa.unwrap_or_else(Isa::best), threads)?)))
+            }
+        }
+    }
+}
+
+/// A device that is ready to take a model.
+pub enum OpenDevice {
+    /// The processor.
+    Cpu(Box<Cpu>),
+    /// A GPU, and its number.
+    Cuda(Box<Cuda>, usize),
+}
+
+impl OpenDevice {
+    /// Memory of the host that it loads adapters from at full speed.
+    pub fn host_memory(&self) -> HostMemory {
+        match self {
+            Self::Cpu(cpu) => cpu.host_memory(),
+            Self::Cuda(cuda, _) => cuda.host_memory(),
+        }
+    }
+
+    /// What its driver says about its memory.
+    pub fn monitor(&self) -> Monitor {
+        match self {
+            Self::Cpu(_) => Monitor::default(),
+            Self::Cuda(_, number) => Monitor(Cuda::monitor(*number)),
+        }
+    }
+
     /// Starts an engine with these weights.
     pub fn start(
         self,
@@ -92,33 +136,32 @@ impl DeviceOptions {
         weights: HostWeights,
         limits: EngineLimits,
     ) -> Result<EngineHandle, DeviceError> {
-        match self.device.resolve() {
-            Device::Cuda(number) => {
-                let cache = self.kernel_cache.map(KernelCache::new);
-                let open = move || match &cache {
-                    Some(cache) => Cuda::new(number, cache),
-                    None => Cuda::new(number, &NoCache),
-                };
-                spawn(open, config, weights, limits)
-            }
-            Device::Cpu | Device::Auto => {
-                let cores = || available_parallelism().map_or(1, NonZero::get);
-                let threads = self.threads.map_or_else(cores, NonZero::get);
-                let isa = self.isa.unwrap_or_else(Isa::best);
-                spawn(move || Cpu::new(isa, threads), config, weights, limits)
-            }
+        match self {
+            Self::Cpu(cpu) => spawn(*cpu, config, weights, limits),
+            Self::Cuda(cuda, _) => spawn(*cuda, config, weights, limits),
         }
     }
 }
 
+/// A driver's view of a device's memory; the processor has no driver.
+#[derive(Default)]
+pub struct Monitor(Option<cuda::Monitor>);
+
+impl Monitor {
+    /// The memory now; `None` where nobody tells. May take milliseconds.
+    pub fn read(&self) -> Option<DeviceReading> {
+        self.0.as_ref()?.read()
+    }
+}
+
 fn spawn<B: Backend>(
-    open: impl FnOnce() -> Result<B, DeviceError> + Send + 'static,
+    backend: B,
     config: ModelConfig,
     weights: HostWeights,
     limits: EngineLimits,
 ) -> Result<EngineHandle, DeviceError> {
     let load = move || {
-        let model = Model::new(open()?, &config, weights, limits.model())?;
+        let model = Model::new(backend, &config, weights, limits.model())?;
         tracing::info!(device = model.device(), "engine starts");
         Ok(model)
     };

@@ -2,7 +2,8 @@
 //!
 //! Each step is `drain -> schedule -> assemble -> forward -> sample -> commit`. On a device that
 //! runs behind, the commit is that of the step before: a step is queued while the one before is
-//! *in flight*, its tokens counted but not known. The thread never waits for a client: a
+//! *in flight*, its tokens counted but not known. Adapters are copied into the pool beside the
+//! steps; what needs one computes nothing until it is there. The thread never waits for a client: a
 //! sequence's output queue holds all it can produce, and a dropped [`TokenStream`] is noticed at
 //! the next step, which frees what the sequence held. Invariant *pure step*: a step has no clock
 //! and draws no randomness of its own, so that the same arrivals between the same steps give the
@@ -10,6 +11,7 @@
 
 mod assemble;
 mod handle;
+mod loads;
 mod pool;
 mod request;
 mod residency;
@@ -30,9 +32,10 @@ use assemble::{Assembly, assemble};
 pub use handle::EngineHandle;
 use handle::{Board, Command};
 pub use request::{FinishReason, NewSequence, Sampling, SubmitError, TokenOutput};
-use scheduler::{Plan, Scheduler};
+use loads::Loads;
+use scheduler::{Scheduler, Work};
 use sequence::SequenceId;
-pub use status::{EngineLimits, EngineStatus, SlabCounts};
+pub use status::{AdapterTraffic, EngineLimits, EngineStatus, SlabCounts};
 pub use stream::TokenStream;
 
 /// The model and the sequences it works on. [`Engine::spawn`] puts it on its own thread.
@@ -41,6 +44,7 @@ pub struct Engine<B: Backend> {
     scheduler: Scheduler,
     /// The step whose tokens nobody has seen yet.
     in_flight: Option<Launched<B>>,
+    loads: Loads<B>,
     /// Slabs of the pool.
     slabs: usize,
     steps: u64,
@@ -70,7 +74,8 @@ impl<B: Backend> Engine<B> {
         }
         model.reserve(slabs)?;
         let scheduler = Scheduler::new(slabs, limits.max_running, limits.max_step_tokens);
-        Ok(Self { model, scheduler, in_flight: None, slabs, steps: 0, rows: 0, tokens: 0 })
+        let loads = Loads::default();
+        Ok(Self { model, scheduler, in_flight: None, loads, slabs, steps: 0, rows: 0, tokens: 0 })
     }
 
     /// The thread's loop.
@@ -89,7 +94,7 @@ impl<B: Backend> Engine<B> {
     /// Takes what has arrived; waits only when there is nothing else to do. `false` when idle and
     /// nobody is left to submit.
     fn drain(&mut self, arrivals: &Receiver<Command>) -> bool {
-        if self.scheduler.is_idle() {
+        if self.scheduler.is_idle() && self.loads.is_empty() {
             assert!(self.in_flight.is_none(), "a step in flight has sequences");
             self.scheduler.assert_conserved();
             match arrivals.recv() {
@@ -111,8 +116,9 @@ impl<B: Backend> Engine<B> {
     /// Launches one batch, if one can be planned, and hands out the tokens of the step that is due:
     /// of this one, or of the one before if the device runs behind.
     fn step(&mut self) {
-        let plan = self.scheduler.schedule();
-        let launched = (!plan.work.is_empty()).then(|| self.launch(&plan));
+        let work = self.plan();
+        let launched = (!work.is_empty()).then(|| self.launch(&work));
+        let idle = launched.is_none() && self.in_flight.is_none();
         let due = if self.model.runs_behind() {
             mem::replace(&mut self.in_flight, launched)
         } else {
@@ -120,20 +126,30 @@ impl<B: Backend> Engine<B> {
         };
         if let Some(step) = due {
             self.commit(step);
+        } else if idle {
+            self.loads.wait(&mut self.model);
         }
     }
 
+    /// Begins the loads that are to run beside the step, and plans it with what is there by now.
+    fn plan(&mut self) -> Vec<Work> {
+        let Self { model, scheduler, loads, .. } = self;
+        loads.take_up(model, scheduler);
+        let Some(begun) = scheduler.prepare() else { return Vec::new() };
+        begun.into_iter().for_each(|load| loads.begin(model, load));
+        // On the CPU a load is complete at once.
+        loads.take_up(model, scheduler);
+        scheduler.plan()
+    }
+
     /// Queues a planned step on the device.
-    fn launch(&mut self, plan: &Plan) -> Launched<B> {
-        for load in &plan.loads {
-            self.model.load_adapter(load.slot, &load.image, &load.slabs);
-        }
-        let Assembly { batch, samples, order } = assemble(self.scheduler.running(), &plan.work);
+    fn launch(&mut self, work: &[Work]) -> Launched<B> {
+        let Assembly { batch, samples, order } = assemble(self.scheduler.running(), work);
         self.model.forward(&batch);
         let draw = self.model.sample(&samples);
         self.steps += 1;
         self.rows += batch.rows() as u64;
-        self.scheduler.launch(&plan.work, &order);
+        self.scheduler.launch(work, &order);
         Launched { draw, order }
     }
 
@@ -146,6 +162,8 @@ impl<B: Backend> Engine<B> {
     fn publish(&self, board: &Board) {
         board.update(|status| {
             self.scheduler.report(status);
+            self.loads.report(&mut status.adapters);
+            status.memory = self.model.memory();
             (status.steps, status.rows, status.tokens) = (self.steps, self.rows, self.tokens);
         });
     }

@@ -8,7 +8,7 @@ mod signals;
 use std::{io, net::SocketAddr, sync::Arc, thread::available_parallelism};
 
 use arc_swap::ArcSwap;
-use switchyard_kernels::DeviceError;
+use switchyard_kernels::{DeviceError, HostMemory};
 use tokio::{net::TcpListener, runtime::Runtime};
 
 pub use base::Base;
@@ -119,7 +119,8 @@ pub fn serve(given: Given) -> Result<(), StartError> {
 pub fn check(given: &Given) -> Result<String, StartError> {
     let config = given.load()?;
     let base = Base::open(&config)?;
-    let mut stock = stock(&base, open_store(&base, &config))?;
+    let store = open_store(&base, &config, HostMemory::pageable());
+    let mut stock = stock(&base, store)?;
     let mut problems = Vec::new();
     let supply = stock.restock(&config.live, &mut problems);
     let supply = supply.filter(|_| problems.is_empty()).ok_or(StartError::Refused(problems))?;
@@ -138,7 +139,8 @@ pub fn check(given: &Given) -> Result<String, StartError> {
 /// start; broken adapters are logged and left out.
 pub fn assemble(config: &Config) -> Result<(Arc<Host>, Stock), StartError> {
     let base = Base::open(config)?;
-    let adapters = open_store(&base, config);
+    let device = base::open_device(&config.fixed)?;
+    let (adapters, monitor) = (open_store(&base, config, device.host_memory()), device.monitor());
     let mut stock = stock(&base, Arc::clone(&adapters))?;
     let mut problems = Vec::new();
     let Some(supply) = stock.restock(&config.live, &mut problems) else {
@@ -147,16 +149,16 @@ pub fn assemble(config: &Config) -> Result<(Arc<Host>, Stock), StartError> {
     for problem in problems {
         tracing::error!("{problem}");
     }
-    let engine = base.start_engine(&config.fixed)?;
+    let engine = base.start_engine(device, &config.fixed)?;
     let snapshot = ArcSwap::from_pointee(supply.snapshot(1, &config.live));
     let Base { tokenizer, template, info, .. } = base;
-    let host = Host { engine, adapters, tokenizer, template, base: info, snapshot };
+    let host = Host { engine, monitor, adapters, tokenizer, template, base: info, snapshot };
     Ok((Arc::new(host), stock))
 }
 
-fn open_store(base: &Base, config: &Config) -> Arc<AdapterStore> {
+fn open_store(base: &Base, config: &Config, memory: HostMemory) -> Arc<AdapterStore> {
     let (cache, budget) = (config.fixed.adapter_cache.clone(), config.live.adapters.host_memory);
-    AdapterStore::new(base.identity.clone(), cache, budget)
+    AdapterStore::new(base.identity.clone(), cache, (memory, budget))
 }
 
 fn stock(base: &Base, adapters: Arc<AdapterStore>) -> Result<Stock, StartError> {

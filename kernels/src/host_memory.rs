@@ -93,6 +93,11 @@ impl HostMemory {
         HostBuffer::lent(block, len, (class, home.clone()))
     }
 
+    /// Bytes of memory that a buffer of `len` bytes takes.
+    pub fn capacity(&self, len: usize) -> usize {
+        size_class(len)
+    }
+
     /// Changes the bytes that may be held.
     pub fn set_budget(&self, bytes: usize) {
         let freed = {

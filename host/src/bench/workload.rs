@@ -13,7 +13,7 @@ use crate::{
     checkpoint::Checkpoint,
     device::DeviceOptions,
     engine::{EngineHandle, EngineLimits, NewSequence, Sampling},
-    model::{AdapterId, AdapterImage, HostWeights, LoraWeights, ModelConfig},
+    model::{AdapterId, AdapterImage, HostWeights, ImageMemory, LoraWeights, ModelConfig},
 };
 
 /// Rows of the largest step: prompts beyond it are prefilled in chunks.
@@ -33,16 +33,19 @@ impl Workload {
         let dtype = weights.dtype();
         let largest = args.batch.iter().copied().max().unwrap_or(1) as usize;
         let adapters = args.adapters.iter().map(|mode| mode.distinct(largest)).max().unwrap_or(0);
-        let pack = |i| pack(&config, dtype, args.rank, i);
-        let adapters = (0..adapters).map(pack).collect::<Result<Vec<_>, _>>()?;
-        let limits = limits(args, &config, dtype, &adapters);
         let options = DeviceOptions {
             device: args.device,
             isa: args.isa,
             threads: args.threads,
             kernel_cache: None,
         };
-        let engine = options.start(config.clone(), weights, limits)?;
+        let device = options.open()?;
+        let slab_bytes = config.attention_shape(dtype).slab_bytes();
+        let memory = ImageMemory::new(device.host_memory(), slab_bytes);
+        let pack = |i| pack((&config, &memory), dtype, args.rank, i);
+        let adapters = (0..adapters).map(pack).collect::<Result<Vec<_>, _>>()?;
+        let limits = limits(args, &config, dtype, &adapters);
+        let engine = device.start(config.clone(), weights, limits)?;
         Ok(Self { config, dtype, engine, adapters })
     }
 
@@ -123,7 +126,7 @@ fn weights(args: &BenchArgs) -> Result<(ModelConfig, HostWeights), BenchError> {
 }
 
 fn pack(
-    config: &ModelConfig,
+    (config, memory): (&ModelConfig, &ImageMemory),
     dtype: Dtype,
     rank: u32,
     index: usize,
@@ -131,8 +134,7 @@ fn pack(
     let weights = LoraWeights::random(config, dtype, rank as usize, index as u64 + 2);
     let mut id = [0; 32];
     id[..8].copy_from_slice(&(index as u64).to_le_bytes());
-    let slab_bytes = config.attention_shape(dtype).slab_bytes();
-    let image = weights.pack(config, slab_bytes, AdapterId(id));
+    let image = weights.pack(config, memory, AdapterId(id));
     image.map(Arc::new).map_err(|error| BenchError::Pack { rank, error })
 }
 

@@ -11,13 +11,21 @@ use super::{StartError, progress::Progress};
 use crate::{
     adapters::BaseIdentity,
     checkpoint::Checkpoint,
-    config::{Config, EngineConfig, FixedConfig},
+    config::{Config, FixedConfig},
+    device::OpenDevice,
     engine::EngineHandle,
     generation::BaseInfo,
     model::ModelConfig,
     template::ChatTemplate,
     tokenizer::Tokenizer,
 };
+
+/// Opens the configured device.
+pub(super) fn open_device(fixed: &FixedConfig) -> Result<OpenDevice, StartError> {
+    let mut device = fixed.engine.device.clone();
+    device.kernel_cache = fixed.adapter_cache.as_ref().map(|dir| dir.join("kernels"));
+    Ok(device.open()?)
+}
 
 /// A base model whose small files have been read; the weights have not.
 pub struct Base {
@@ -85,8 +93,12 @@ impl Base {
         )
     }
 
-    /// Reads the weights and starts the engine on the configured device.
-    pub fn start_engine(&self, fixed: &FixedConfig) -> Result<EngineHandle, StartError> {
+    /// Reads the weights and starts the engine on the device.
+    pub fn start_engine(
+        &self,
+        device: OpenDevice,
+        fixed: &FixedConfig,
+    ) -> Result<EngineHandle, StartError> {
         let start = Instant::now();
         let mut progress = Progress::start(&self.info.id);
         let load =
@@ -96,9 +108,7 @@ impl Base {
         let weights =
             load.map_err(|why| StartError::Checkpoint { place: place(), why: Box::new(why) })?;
         let config = self.checkpoint.config.clone();
-        let EngineConfig { mut device, limits } = fixed.engine.clone();
-        device.kernel_cache = fixed.adapter_cache.as_ref().map(|dir| dir.join("kernels"));
-        let engine = device.start(config, weights, limits)?;
+        let engine = device.start(config, weights, fixed.engine.limits)?;
         let (slabs, slab_bytes) = (engine.slabs(), engine.slab_bytes());
         tracing::info!(
             model = self.summary(),
