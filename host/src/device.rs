@@ -98,7 +98,10 @@ impl DeviceOptions {
             Device::Cpu | Device::Auto => {
                 let cores = || available_parallelism().map_or(1, NonZero::get);
                 let threads = self.threads.map_or_else(cores, NonZero::get);
-                Ok(OpenDevice::Cpu(Box::new(Cpu::new(self.isa.unwrap_or_else(Isa::best), threads)?)))
+                Ok(OpenDevice::Cpu(Box::new(Cpu::new(
+                    self.isa.unwrap_or_else(Isa::best),
+                    threads,
+                )?)))
             }
         }
     }

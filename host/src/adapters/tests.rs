@@ -12,7 +12,10 @@ use serde_json::{Value, json};
 use switchyard_kernels::{HostMemory, Linear};
 
 use super::*;
-use crate::{checkpoint::Checkpoint, model::{AdapterImage, ImageMemory}};
+use crate::{
+    checkpoint::Checkpoint,
+    model::{AdapterImage, ImageMemory},
+};
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden")

@@ -1,6 +1,7 @@
 //! The routes, over HTTP, on a real engine with the golden model and its adapters.
 
 mod answers;
+mod metrics;
 mod plugins;
 mod refusals;
 mod service;

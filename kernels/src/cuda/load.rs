@@ -51,8 +51,9 @@ impl Loader {
             // SAFETY: a piece is at most a slab, which lies in the pool. The image outlives the
             // copy: dropping the load waits for it; the pool does too, for a loader that goes
             // before it has waited for its stream.
-            let copied =
-                unsafe { sys::cuMemcpyHtoDAsync_v2(to, piece.as_ptr().cast(), piece.len(), stream) };
+            let copied = unsafe {
+                sys::cuMemcpyHtoDAsync_v2(to, piece.as_ptr().cast(), piece.len(), stream)
+            };
             copied.result().expect("a copy to the pool");
         }
         done.record(&self.stream).expect("an event behind a copy");

@@ -1,3 +1,5 @@
+mod pressure;
+
 use std::{mem, sync::Arc};
 
 use proptest::prelude::*;

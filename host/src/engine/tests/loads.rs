@@ -25,10 +25,10 @@ fn others_run_while_an_adapter_is_copied() {
     for rig in SLOW {
         let mut engine = rig.engine();
         let record = engine.model.backend().record();
-        let [base, first, second] = asks();
-        let mut base = engine.enqueue(base.request());
+        let asks = asks();
+        let mut base = engine.enqueue(asks[0].request());
         engine.step();
-        let late = [first, second].map(|ask| engine.enqueue(ask.request()));
+        let late = [1, 2].map(|i| engine.enqueue(asks[i].request()));
         engine.step();
         let seen = status(&engine);
         assert_eq!((seen.running, seen.loading), (1, 2));
@@ -40,7 +40,7 @@ fn others_run_while_an_adapter_is_copied() {
         engine.run_dry();
         assert_eq!(late.map(|stream| tokens(stream).len()), [8, 8]);
         let seen = status(&engine);
-        let slabs = asks()[1].adapter.as_ref().map_or(0, |image| image.map.slabs as usize);
+        let slabs = asks[1].adapter.as_ref().map_or(0, |image| image.map.slabs as usize);
         assert_eq!((seen.slabs.adapter_loading, seen.slabs.adapter_idle), (0, 2 * slabs));
         let bytes = 2 * slabs * engine.model.slab_bytes();
         assert_eq!((seen.adapters.loaded, seen.adapters.load_bytes), (2, bytes as u64));
