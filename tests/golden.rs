@@ -17,7 +17,7 @@ use switchyard::{
     model::{AdapterImage, Model, ModelLimits},
 };
 use switchyard_kernels::{
-    AdapterSlot, Backend, Batch, Dtype, RowToken, Segment,
+    AdapterSlot, Backend, Batch, Dtype, HostMemory, RowToken, Segment,
     cpu::{Cpu, Isa},
 };
 use tokio::runtime::Runtime;
@@ -53,7 +53,7 @@ fn adapters(dtype: Dtype) -> HashMap<String, Arc<AdapterImage>> {
         config: checkpoint.config,
         dtype,
     };
-    let store = AdapterStore::new(base, None, usize::MAX);
+    let store = AdapterStore::new(base, None, (HostMemory::pageable(), usize::MAX));
     let refresh =
         Registry::new(Arc::clone(&store)).refresh(&[golden("adapters")], &BTreeMap::new());
     let problems: Vec<_> = refresh.problems.iter().map(ToString::to_string).collect();

@@ -3,7 +3,7 @@
 use std::{fmt, num::NonZero, path::PathBuf, str::FromStr, thread::available_parallelism};
 
 use switchyard_kernels::{
-    Backend, DeviceError, MatrixSource, Timed,
+    Backend, DeviceError, DeviceReading, HostMemory, MatrixSource, Timed,
     cpu::{Cpu, Isa},
     cuda::{self, Cuda},
 };
@@ -81,46 +81,25 @@ pub(crate) trait OnBackend {
 }
 
 impl DeviceOptions {
-    /// Opens the device and does something on it, without an engine.
-    pub(crate) fn run<T: OnBackend>(self, task: T) -> Result<T::Output, DeviceError> {
-        match self.open()? {
-            Some(cuda) => task.run(cuda),
-            None => task.run(self.open_cpu()?),
-        }
-    }
-
-    /// Starts an engine with these weights; ends the stages "device", "weights" and
-    /// "kernels and pool".
-    pub fn start<M: MatrixSource + 'static>(
-        self,
-        config: ModelConfig,
-        weights: HostWeights<M>,
-        limits: EngineLimits,
-        startup: &Startup,
-    ) -> Result<EngineHandle, DeviceError> {
-        match self.open()? {
-            Some(cuda) => {
-                tracing::info!("running on {}: {}", cuda.name(), cuda::versions());
-                spawn(cuda, (config, weights), limits, startup)
-            }
-            None => spawn(self.open_cpu()?, (config, weights), limits, startup),
-        }
-    }
-
-    /// The GPU, or none where it is to be the processor.
-    fn open(&self) -> Result<Option<Cuda>, DeviceError> {
-        match self.device {
-            Device::Cpu => Ok(None),
-            Device::Cuda(number) => self.open_gpu(number).map(Some),
+    /// Opens the device.
+    pub fn open(self) -> Result<OpenDevice, DeviceError> {
+        let found = match self.device {
+            Device::Cpu => None,
+            Device::Cuda(number) => Some((self.open_gpu(number)?, number)),
             Device::Auto => match self.open_gpu(0) {
-                Ok(cuda) => Ok(Some(cuda)),
+                Ok(cuda) => Some((cuda, 0)),
                 Err(DeviceError::Unavailable(why)) => {
                     tracing::info!("running on the processor: {why}");
-                    Ok(None)
+                    None
                 }
-                Err(broken) => Err(broken),
+                Err(broken) => return Err(broken),
             },
-        }
+        };
+        let Some((cuda, number)) = found else {
+            return Ok(OpenDevice::Cpu(Box::new(self.open_cpu()?)));
+        };
+        tracing::info!("running on {}: {}", cuda.name(), cuda::versions());
+        Ok(OpenDevice::Cuda(Box::new(cuda), number))
     }
 
     fn open_gpu(&self, number: usize) -> Result<Cuda, DeviceError> {
@@ -137,13 +116,71 @@ impl DeviceOptions {
     }
 }
 
+/// A device that is ready to take a model.
+pub enum OpenDevice {
+    /// The processor.
+    Cpu(Box<Cpu>),
+    /// A GPU, and its number.
+    Cuda(Box<Cuda>, usize),
+}
+
+impl OpenDevice {
+    /// Does something on it, without an engine.
+    pub(crate) fn run<T: OnBackend>(self, task: T) -> Result<T::Output, DeviceError> {
+        match self {
+            Self::Cpu(cpu) => task.run(*cpu),
+            Self::Cuda(cuda, _) => task.run(*cuda),
+        }
+    }
+
+    /// Memory of the host that it loads adapters from at full speed.
+    pub fn host_memory(&self) -> HostMemory {
+        match self {
+            Self::Cpu(cpu) => cpu.host_memory(),
+            Self::Cuda(cuda, _) => cuda.host_memory(),
+        }
+    }
+
+    /// What its driver says about its memory.
+    pub fn monitor(&self) -> Monitor {
+        match self {
+            Self::Cpu(_) => Monitor::default(),
+            Self::Cuda(_, number) => Monitor(Cuda::monitor(*number)),
+        }
+    }
+
+    /// Starts an engine with these weights; ends the stages "weights" and "kernels and pool".
+    pub fn start<M: MatrixSource + 'static>(
+        self,
+        config: ModelConfig,
+        weights: HostWeights<M>,
+        limits: EngineLimits,
+        startup: &Startup,
+    ) -> Result<EngineHandle, DeviceError> {
+        match self {
+            Self::Cpu(cpu) => spawn(*cpu, (config, weights), limits, startup),
+            Self::Cuda(cuda, _) => spawn(*cuda, (config, weights), limits, startup),
+        }
+    }
+}
+
+/// A driver's view of a device's memory; the processor has no driver.
+#[derive(Default)]
+pub struct Monitor(Option<cuda::Monitor>);
+
+impl Monitor {
+    /// The memory now; `None` where nobody tells. May take milliseconds.
+    pub fn read(&self) -> Option<DeviceReading> {
+        self.0.as_ref()?.read()
+    }
+}
+
 fn spawn<B: Backend, M: MatrixSource + 'static>(
     backend: B,
     (config, weights): (ModelConfig, HostWeights<M>),
     limits: EngineLimits,
     startup: &Startup,
 ) -> Result<EngineHandle, DeviceError> {
-    startup.end("device");
     let stages = startup.clone();
     let load = move || {
         let model = Model::new(backend, &config, weights, limits.model())?;
@@ -186,7 +223,9 @@ mod tests {
         };
         let options = DeviceOptions { device, isa: None, threads: None, kernel_cache: None };
         let startup = Startup::begin();
-        let engine = options.start(config, weights, limits, &startup);
+        let device = options.open().map_err(|error| error.to_string())?;
+        startup.end("device");
+        let engine = device.start(config, weights, limits, &startup);
         engine.map_err(|error| error.to_string())?.shutdown();
         Ok(startup.stages().into_iter().map(|(stage, _)| stage).collect())
     }

@@ -2,7 +2,8 @@
 //!
 //! Each step is `drain -> schedule -> assemble -> forward -> sample -> commit`. On a device that
 //! runs behind, the commit is that of the step before: a step is queued while the one before is
-//! *in flight*, its tokens counted but not known. The thread never waits for a client: a
+//! *in flight*, its tokens counted but not known. Adapters are copied into the pool beside the
+//! steps; what needs one computes nothing until it is there. The thread never waits for a client: a
 //! sequence's output queue holds all it can produce, and a dropped [`TokenStream`] is noticed at
 //! the next step, which frees what the sequence held. Invariant *pure step*: a step has no clock
 //! and draws no randomness of its own, so that the same arrivals between the same steps give the
@@ -10,6 +11,7 @@
 
 mod assemble;
 mod handle;
+mod loads;
 mod pool;
 mod request;
 mod residency;
@@ -29,10 +31,11 @@ use crate::model::Model;
 use assemble::{Assembly, assemble};
 pub use handle::EngineHandle;
 use handle::{Board, Command};
+use loads::Loads;
 pub use request::{FinishReason, NewSequence, Sampling, SubmitError, TokenOutput};
-use scheduler::{Plan, Scheduler};
+use scheduler::{Scheduler, Work};
 use sequence::SequenceId;
-pub use status::{EngineLimits, EngineStatus, SlabCounts, Traffic};
+pub use status::{AdapterTraffic, EngineLimits, EngineStatus, SlabCounts, Traffic};
 pub use stream::TokenStream;
 
 /// Most slabs of a pool whose size nobody has chosen: for a small model a whole device is too much
@@ -45,6 +48,7 @@ pub struct Engine<B: Backend> {
     scheduler: Scheduler,
     /// The step whose tokens nobody has seen yet.
     in_flight: Option<Launched<B>>,
+    loads: Loads<B>,
     /// Slabs of the pool.
     slabs: usize,
     steps: u64,
@@ -78,8 +82,9 @@ impl<B: Backend> Engine<B> {
         }
         model.reserve(slabs)?;
         let scheduler = Scheduler::new(slabs, limits.max_running, limits.max_step_tokens);
-        let (in_flight, traffic) = (None, Traffic::default());
-        Ok(Self { model, scheduler, in_flight, slabs, steps: 0, rows: 0, tokens: 0, traffic })
+        let (loads, traffic) = (Loads::default(), Traffic::default());
+        let (in_flight, steps, rows, tokens) = (None, 0, 0, 0);
+        Ok(Self { model, scheduler, in_flight, loads, slabs, steps, rows, tokens, traffic })
     }
 
     /// The thread's loop.
@@ -98,7 +103,7 @@ impl<B: Backend> Engine<B> {
     /// Takes what has arrived; waits only when there is nothing else to do. `false` when idle and
     /// nobody is left to submit.
     fn drain(&mut self, arrivals: &Receiver<Command>) -> bool {
-        if self.scheduler.is_idle() {
+        if self.scheduler.is_idle() && self.loads.is_empty() {
             assert!(self.in_flight.is_none(), "a step in flight has sequences");
             self.scheduler.assert_conserved();
             match arrivals.recv() {
@@ -120,8 +125,9 @@ impl<B: Backend> Engine<B> {
     /// Launches one batch, if one can be planned, and hands out the tokens of the step that is due:
     /// of this one, or of the one before if the device runs behind.
     fn step(&mut self) {
-        let plan = self.scheduler.schedule();
-        let launched = (!plan.work.is_empty()).then(|| self.launch(&plan));
+        let work = self.plan();
+        let launched = (!work.is_empty()).then(|| self.launch(&work));
+        let idle = launched.is_none() && self.in_flight.is_none();
         let due = if self.model.runs_behind() {
             mem::replace(&mut self.in_flight, launched)
         } else {
@@ -129,22 +135,31 @@ impl<B: Backend> Engine<B> {
         };
         if let Some(step) = due {
             self.commit(step);
+        } else if idle {
+            self.loads.wait(&mut self.model);
         }
     }
 
+    /// Begins the loads that are to run beside the step, and plans it with what is there by now.
+    fn plan(&mut self) -> Vec<Work> {
+        let Self { model, scheduler, loads, .. } = self;
+        loads.take_up(model, scheduler);
+        let Some(begun) = scheduler.prepare() else { return Vec::new() };
+        begun.into_iter().for_each(|load| loads.begin(model, load));
+        // On the CPU a load is complete at once.
+        loads.take_up(model, scheduler);
+        scheduler.plan()
+    }
+
     /// Queues a planned step on the device.
-    fn launch(&mut self, plan: &Plan) -> Launched<B> {
-        for load in &plan.loads {
-            self.model.load_adapter(load.slot, &load.image, &load.slabs);
-        }
-        let running = self.scheduler.running();
-        let Assembly { batch, samples, order, traffic } = assemble(running, &plan.work);
+    fn launch(&mut self, work: &[Work]) -> Launched<B> {
+        let Assembly { batch, samples, order, traffic } = assemble(self.scheduler.running(), work);
         self.model.forward(&batch);
         let draw = self.model.sample(&samples);
         self.steps += 1;
         self.rows += batch.rows() as u64;
         self.traffic += traffic;
-        self.scheduler.launch(&plan.work, &order);
+        self.scheduler.launch(work, &order);
         Launched { draw, order }
     }
 
@@ -157,6 +172,8 @@ impl<B: Backend> Engine<B> {
     fn publish(&self, board: &Board) {
         board.update(|status| {
             self.scheduler.report(status);
+            self.loads.report(&mut status.adapters);
+            status.memory = self.model.memory();
             (status.steps, status.rows, status.tokens) = (self.steps, self.rows, self.tokens);
             status.traffic = self.traffic;
         });

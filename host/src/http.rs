@@ -16,6 +16,7 @@ mod health;
 mod joined;
 mod logprobs;
 mod messages;
+mod metrics;
 mod models;
 mod openai;
 mod reply;
@@ -117,6 +118,7 @@ fn router(app: App) -> Router {
         .route("/health", get(health::ready))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
+        .route("/metrics", get(metrics::show))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(request_id::tag))

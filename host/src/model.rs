@@ -11,13 +11,15 @@ mod random;
 mod scratch;
 mod weights;
 
+use std::{sync::Arc, time::Duration};
+
 use switchyard_kernels::{
-    AdapterSlot, AttentionShape, Backend, Batch, DeviceError, MatrixSource, ResidentAdapter,
-    SampleRow, Sampled, Site,
+    AdapterSlot, AttentionShape, Backend, Batch, DeviceError, DeviceMemory, MatrixSource,
+    ResidentAdapter, SampleRow, Sampled, Site,
 };
 
 pub use config::{ModelConfig, RopeScaling};
-pub use lora::{AdapterId, AdapterImage, LoraLinear, LoraWeights};
+pub use lora::{AdapterId, AdapterImage, ImageMemory, LoraLinear, LoraWeights};
 pub use pack::PackError;
 pub use random::RandomMatrix;
 use scratch::{Place, Scratch};
@@ -93,14 +95,38 @@ impl<B: Backend> Model<B> {
         self.backend.reserve(&self.shape, slabs)
     }
 
-    /// Copies an adapter into pool slabs, one of the image's slabs into each, and binds it.
-    pub fn load_adapter(&mut self, slot: AdapterSlot, image: &AdapterImage, slabs: &[u32]) {
+    /// What the device holds, by owner.
+    pub fn memory(&self) -> DeviceMemory {
+        self.backend.memory()
+    }
+
+    /// Begins to copy an adapter into pool slabs, one of the image's slabs into each. Until the copy
+    /// is complete the slabs are nobody else's; see [`Backend::load`].
+    pub fn begin_load(&mut self, image: &AdapterImage, slabs: &[u32]) -> B::Load {
         assert_eq!(slabs.len(), image.map.slabs as usize, "one pool slab per slab of the image");
-        for (&slab, bytes) in slabs.iter().zip(image.bytes.bytes().chunks(self.slab_bytes())) {
-            self.backend.write_slab(slab, bytes);
-        }
-        let map = image.map.clone();
-        self.backend.bind(slot, ResidentAdapter { map, slabs: slabs.to_vec() });
+        self.backend.load(Arc::clone(&image.bytes), slabs)
+    }
+
+    /// How long a copy took, once it is complete.
+    pub fn loaded(&mut self, load: &B::Load) -> Option<Duration> {
+        self.backend.loaded(load)
+    }
+
+    /// Waits until a copy is complete.
+    pub fn await_load(&mut self, load: &B::Load) {
+        self.backend.await_load(load);
+    }
+
+    /// Makes an adapter that has been copied usable, from the next step on.
+    pub fn bind_adapter(&mut self, slot: AdapterSlot, image: &AdapterImage, slabs: Vec<u32>) {
+        self.backend.bind(slot, ResidentAdapter { map: Arc::clone(&image.map), slabs });
+    }
+
+    /// All of it at once: copies an adapter, waits and binds it.
+    pub fn load_adapter(&mut self, slot: AdapterSlot, image: &AdapterImage, slabs: &[u32]) {
+        let load = self.begin_load(image, slabs);
+        self.await_load(&load);
+        self.bind_adapter(slot, image, slabs.to_vec());
     }
 
     /// Computes one step: keys and values of every row, logits of `batch.logit_rows`.

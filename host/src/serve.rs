@@ -8,7 +8,7 @@ mod signals;
 use std::{error::Error, io, net::SocketAddr, sync::Arc, thread::available_parallelism};
 
 use arc_swap::ArcSwap;
-use switchyard_kernels::DeviceError;
+use switchyard_kernels::{DeviceError, HostMemory};
 use tokio::{net::TcpListener, runtime::Runtime};
 
 pub use base::Base;
@@ -131,7 +131,8 @@ pub fn serve(given: Given) -> Result<(), StartError> {
 pub fn check(given: &Given) -> Result<String, StartError> {
     let config = given.load()?;
     let base = Base::open(&config)?;
-    let mut stock = stock(&base, open_store(&base, &config))?;
+    let store = open_store(&base, &config, HostMemory::pageable());
+    let mut stock = stock(&base, store)?;
     let mut problems = Vec::new();
     let supply = stock.restock(&config.live, &mut problems);
     let supply = supply.filter(|_| problems.is_empty()).ok_or(StartError::Refused(problems))?;
@@ -151,7 +152,9 @@ pub fn check(given: &Given) -> Result<String, StartError> {
 pub fn assemble(config: &Config, startup: &Startup) -> Result<(Arc<Host>, Stock), StartError> {
     let base = Base::open(config)?;
     startup.end("files checked");
-    let adapters = open_store(&base, config);
+    let device = base::open_device(&config.fixed)?;
+    startup.end("device");
+    let (adapters, monitor) = (open_store(&base, config, device.host_memory()), device.monitor());
     let mut stock = stock(&base, Arc::clone(&adapters))?;
     let mut problems = Vec::new();
     let Some(supply) = stock.restock(&config.live, &mut problems) else {
@@ -161,16 +164,16 @@ pub fn assemble(config: &Config, startup: &Startup) -> Result<(Arc<Host>, Stock)
         tracing::error!("{problem}");
     }
     startup.end("plugins and adapters");
-    let engine = base.start_engine(&config.fixed, startup)?;
+    let engine = base.start_engine(device, &config.fixed, startup)?;
     let snapshot = ArcSwap::from_pointee(supply.snapshot(1, &config.live));
     let Base { tokenizer, template, info, .. } = base;
-    let host = Host { engine, adapters, tokenizer, template, base: info, snapshot };
+    let host = Host { engine, monitor, adapters, tokenizer, template, base: info, snapshot };
     Ok((Arc::new(host), stock))
 }
 
-fn open_store(base: &Base, config: &Config) -> Arc<AdapterStore> {
+fn open_store(base: &Base, config: &Config, memory: HostMemory) -> Arc<AdapterStore> {
     let (cache, budget) = (config.fixed.adapter_cache.clone(), config.live.adapters.host_memory);
-    AdapterStore::new(base.identity.clone(), cache, budget)
+    AdapterStore::new(base.identity.clone(), cache, (memory, budget))
 }
 
 fn stock(base: &Base, adapters: Arc<AdapterStore>) -> Result<Stock, StartError> {

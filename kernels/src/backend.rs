@@ -1,8 +1,10 @@
 //! The trait that the model is written against.
 
+use std::{sync::Arc, time::Duration};
+
 use crate::{
-    AdapterSlot, Batch, Dtype, MatrixSource, Pending, ResidentAdapter, SampleRow, Sampled, Site,
-    SourceError,
+    AdapterSlot, Batch, DeviceMemory, Dtype, HostBuffer, HostMemory, MatrixSource, Pending,
+    ResidentAdapter, SampleRow, Sampled, Site, SourceError,
 };
 
 /// Tokens per KV page. One page of one sequence, all layers, is one slab of the pool.
@@ -79,6 +81,8 @@ pub trait Backend: Sized + Send + 'static {
     type Tensor: Send;
     /// Tokens being drawn.
     type Draw: Send;
+    /// An image being copied into the pool. Dropped early, it waits for the copy.
+    type Load: Send;
 
     /// What runs the kernels, for logs: "cpu (amx-bf16, 2 threads)".
     fn name(&self) -> String;
@@ -101,9 +105,22 @@ pub trait Backend: Sized + Send + 'static {
     fn spare_bytes(&self) -> usize;
     /// Allocates the unified pool: `slabs` slabs of `shape.slab_bytes()`. Called once.
     fn reserve(&mut self, shape: &AttentionShape, slabs: usize) -> Result<(), DeviceError>;
-    /// Overwrites the head of one slab of the pool. Ordered after every kernel launched so far.
-    fn write_slab(&mut self, slab: u32, bytes: &[u8]);
-    /// Makes the adapter whose slabs have been written usable as `slot`; replaces what was there.
+    /// What it holds by now; the driver's own part is known once the pool is reserved.
+    fn memory(&self) -> DeviceMemory;
+
+    /// Memory of the host that images are loaded from at full speed. From any other a load may keep
+    /// its caller waiting.
+    fn host_memory(&self) -> HostMemory;
+    /// Begins to copy an image into pool slabs, one of its slabs into each, beside the steps that
+    /// run meanwhile and ordered with none of them. So until it is complete the slabs belong to the
+    /// load alone: no step that uses them is queued, and every one that did has been collected.
+    fn load(&mut self, image: Arc<HostBuffer>, slabs: &[u32]) -> Self::Load;
+    /// How long the copy took, once it is complete: what is queued from here on reads the image.
+    fn loaded(&mut self, load: &Self::Load) -> Option<Duration>;
+    /// Waits until a load is complete.
+    fn await_load(&mut self, load: &Self::Load);
+    /// Makes the adapter whose image has been loaded usable as `slot`, from the next step on;
+    /// replaces what was there, which no step in flight uses.
     fn bind(&mut self, slot: AdapterSlot, adapter: ResidentAdapter);
 
     /// Starts a step: the batch all operations up to the next `begin` refer to.

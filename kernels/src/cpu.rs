@@ -32,9 +32,14 @@ mod workers;
 pub use isa::{Isa, UnknownIsa};
 pub use tensor::Tensor;
 
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
 use crate::{
-    AdapterSlot, AttentionShape, Backend, Batch, DeviceError, HostMatrix, Linear, MatrixSource,
-    Pending, ResidentAdapter, SampleRow, Sampled, Site,
+    AdapterSlot, AttentionShape, Backend, Batch, DeviceError, DeviceMemory, HostBuffer, HostMatrix,
+    HostMemory, Linear, MatrixSource, Pending, ResidentAdapter, SampleRow, Sampled, Site,
 };
 use expand::Sums;
 use lanes::Path;
@@ -72,6 +77,7 @@ pub struct Cpu {
     sums: Sums,
     /// `[logits]` tokens of the latest `sample`.
     drawn: Vec<u32>,
+    memory: DeviceMemory,
 }
 
 impl Cpu {
@@ -86,7 +92,8 @@ impl Cpu {
             |error| DeviceError::Unavailable(format!("starting {threads} threads: {error}"));
         let workers = Workers::new(threads.max(1)).map_err(failed)?;
         let cx = Context { path, workers, pool: Pool::empty(), step: Step::default() };
-        Ok(Self { cx, sums: Sums::default(), drawn: Vec::new() })
+        let (sums, memory) = (Sums::default(), DeviceMemory::default());
+        Ok(Self { cx, sums, drawn: Vec::new(), memory })
     }
 }
 
@@ -95,6 +102,8 @@ impl Backend for Cpu {
     type Vector = Vec<f32>;
     type Tensor = Tensor;
     type Draw = Vec<Sampled>;
+    /// What the copy took.
+    type Load = Duration;
 
     fn name(&self) -> String {
         format!("cpu ({}, {} threads)", self.cx.path.isa(), self.cx.workers.count())
@@ -107,14 +116,17 @@ impl Backend for Cpu {
     fn matrix<S: MatrixSource>(&mut self, source: S) -> Result<HostMatrix, DeviceError> {
         let host = source.into_host().map_err(DeviceError::Weights)?;
         assert_eq!(host.data.len(), host.rows * host.cols * host.dtype.size(), "a whole matrix");
+        self.memory.weights += host.data.len();
         Ok(host)
     }
 
     fn vector(&mut self, host: &[f32]) -> Result<Vec<f32>, DeviceError> {
+        self.memory.weights += size_of_val(host);
         Ok(host.to_vec())
     }
 
     fn tensor(&mut self, rows: usize, cols: usize) -> Result<Tensor, DeviceError> {
+        self.memory.activations += rows * cols * size_of::<f32>();
         Ok(Tensor::new(rows, cols))
     }
 
@@ -128,12 +140,29 @@ impl Backend for Cpu {
 
     fn reserve(&mut self, shape: &AttentionShape, slabs: usize) -> Result<(), DeviceError> {
         self.cx.pool = Pool::reserve(shape, slabs)?;
+        self.memory.pool = slabs * shape.slab_bytes();
         Ok(())
     }
 
-    fn write_slab(&mut self, slab: u32, bytes: &[u8]) {
-        self.cx.pool.write_slab(slab, bytes);
+    fn memory(&self) -> DeviceMemory {
+        self.memory
     }
+
+    fn host_memory(&self) -> HostMemory {
+        HostMemory::pageable()
+    }
+
+    fn load(&mut self, image: Arc<HostBuffer>, slabs: &[u32]) -> Duration {
+        let start = Instant::now();
+        self.cx.pool.load(&image, slabs);
+        start.elapsed()
+    }
+
+    fn loaded(&mut self, load: &Duration) -> Option<Duration> {
+        Some(*load)
+    }
+
+    fn await_load(&mut self, _load: &Duration) {}
 
     fn bind(&mut self, slot: AdapterSlot, adapter: ResidentAdapter) {
         self.cx.pool.bind(slot, adapter);

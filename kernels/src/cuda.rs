@@ -2,7 +2,7 @@
 //! time, so that the same binary starts where there is none.
 //!
 //! Every operation has one Rust file under `cuda/`, its launch contract, and one `.cu` file. All
-//! kernels run in the order of calls on one stream. Grids are sized by [`step::Extent`] and
+//! kernels run in the order of calls on one stream; adapters are copied on another. Grids are sized by [`step::Extent`] and
 //! kernels read the true counts on the device, so that a captured launch serves every batch of its
 //! size class.
 
@@ -17,11 +17,15 @@ mod expand;
 mod gather;
 mod graph;
 mod launch;
+mod ledger;
+mod load;
 mod matmul;
 mod memory;
 mod module;
+mod monitor;
 mod norm;
 mod pool;
+mod ranges;
 mod replay;
 mod rope_store;
 mod sample;
@@ -32,21 +36,25 @@ mod tensor_map;
 mod timed;
 mod upload;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
-    AdapterSlot, AttentionShape, Backend, Batch, BlobCache, DeviceError, Dtype, MatrixSource,
-    Pending, ResidentAdapter, SampleRow, Sampled, Site,
+    AdapterSlot, AttentionShape, Backend, Batch, BlobCache, DeviceError, DeviceMemory, Dtype,
+    HostBuffer, HostMemory, MatrixSource, Pending, ResidentAdapter, SampleRow, Sampled, Site,
 };
 use adapters::AdapterTable;
 use attention::Splits;
 pub use bandwidth::copy_bandwidth;
 use compiler::Source;
-use device::Device;
+pub(crate) use device::Device;
 pub use device::{devices, versions};
 use launch::{Grid, Launch, Parameters};
+pub use load::Load;
+use load::Loader;
 use memory::DeviceBuffer;
+pub(crate) use memory::PinnedBuffer;
 use module::Modules;
+pub use monitor::Monitor;
 use pool::Pool;
 pub use replay::ReplayCounts;
 pub use sample::Draw;
@@ -76,6 +84,8 @@ pub const SOURCES: &[Source] = &[
 struct Context {
     device: Arc<Device>,
     modules: Modules,
+    /// Ahead of the pool, which it writes to until it is dropped.
+    loader: Loader,
     pool: Pool,
     step: Step,
     adapters: AdapterTable,
@@ -128,9 +138,11 @@ impl Cuda {
         let (adapters, sampler) = (AdapterTable::empty(&device)?, Sampler::new(&device)?);
         let (splits, upload) = (Splits::empty(&device)?, Upload::new(&device));
         let (meeting, multiplied) = (Meeting::empty(&device)?, None);
+        let loader = Loader::new(&device)?;
         let cx = Context {
             device,
             modules,
+            loader,
             pool,
             step,
             adapters,
@@ -147,6 +159,11 @@ impl Cuda {
     pub fn replay_counts(&self) -> ReplayCounts {
         self.cx.device.replay_counts()
     }
+
+    /// What the driver says about the GPU of that number; `None` where it says nothing.
+    pub fn monitor(ordinal: usize) -> Option<Monitor> {
+        Monitor::open(ordinal)
+    }
 }
 
 impl Backend for Cuda {
@@ -154,6 +171,7 @@ impl Backend for Cuda {
     type Vector = Vector;
     type Tensor = Tensor;
     type Draw = Draw;
+    type Load = Load;
 
     fn name(&self) -> String {
         let Device { name, arch, .. } = &*self.cx.device;
@@ -191,16 +209,36 @@ impl Backend for Cuda {
         // The weights are there.
         self.upload = Upload::new(&self.cx.device);
         self.cx.modules.wait()?;
-        self.cx.pool = Pool::reserve(&self.cx.device, shape, slabs)?;
-        self.cx.splits.reserve_for_pool(shape, slabs)
+        let Context { device, pool, adapters, splits, .. } = &mut self.cx;
+        *pool = Pool::reserve(device, shape, slabs)?;
+        *adapters = AdapterTable::reserve(device, pool, slabs)?;
+        splits.reserve_for_pool(shape, slabs)?;
+        device.ledger.settle();
+        Ok(())
     }
 
-    fn write_slab(&mut self, slab: u32, bytes: &[u8]) {
-        self.cx.pool.write_slab(slab, bytes);
+    fn memory(&self) -> DeviceMemory {
+        self.cx.device.ledger.memory()
+    }
+
+    fn host_memory(&self) -> HostMemory {
+        HostMemory::pinned(&self.cx.device)
+    }
+
+    fn load(&mut self, image: Arc<HostBuffer>, slabs: &[u32]) -> Load {
+        self.cx.loader.begin(&self.cx.pool, image, slabs)
+    }
+
+    fn loaded(&mut self, load: &Load) -> Option<Duration> {
+        load.elapsed()
+    }
+
+    fn await_load(&mut self, load: &Load) {
+        load.wait();
     }
 
     fn bind(&mut self, slot: AdapterSlot, adapter: ResidentAdapter) {
-        self.cx.adapters.bind(&self.cx.pool, slot, &adapter);
+        self.cx.adapters.bind(&self.cx.pool, slot, adapter);
     }
 
     fn begin(&mut self, batch: &Batch) {

@@ -1,28 +1,78 @@
 //! Host memory that weights are read into and kernels can read from.
 
-use crate::Dtype;
+use std::{mem, sync::Arc};
+
+use crate::{Dtype, cuda::PinnedBuffer, host_memory::Home};
 
 const ALIGN: usize = 64;
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([u8; ALIGN]);
+pub(crate) struct Line([u8; ALIGN]);
 
-/// Zeroed bytes on a 64-byte boundary, so that rows start on cache lines and tiles load aligned.
+/// One allocation of initialised bytes on a 64-byte boundary.
+pub(crate) enum Block {
+    /// The system may move it out of memory; copies to a GPU are staged.
+    Pageable(Vec<Line>),
+    /// A GPU copies straight from it.
+    Pinned(PinnedBuffer),
+}
+
+impl Block {
+    /// At least `len` zero bytes.
+    pub(crate) fn pageable(len: usize) -> Self {
+        Self::Pageable(vec![Line([0; ALIGN]); len.div_ceil(ALIGN)])
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            // SAFETY: `lines` is one allocation of that many initialised bytes.
+            Self::Pageable(lines) => unsafe {
+                std::slice::from_raw_parts(lines.as_ptr().cast(), lines.len() * ALIGN)
+            },
+            Self::Pinned(buffer) => buffer.bytes(),
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            // SAFETY: as in `bytes`, and `self` is borrowed mutably for as long as the slice lives.
+            Self::Pageable(lines) => unsafe {
+                std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * ALIGN)
+            },
+            Self::Pinned(buffer) => buffer.bytes_mut(),
+        }
+    }
+}
+
+/// Bytes on a 64-byte boundary, so that rows start on cache lines and tiles load aligned.
 pub struct HostBuffer {
-    lines: Vec<Line>,
+    block: Block,
     len: usize,
+    /// Bytes of the block; where it comes from and goes back to.
+    home: Option<(usize, Arc<Home>)>,
 }
 
 impl HostBuffer {
     /// `len` zero bytes.
     pub fn zeroed(len: usize) -> Self {
-        Self { lines: vec![Line([0; ALIGN]); len.div_ceil(ALIGN)], len }
+        Self { block: Block::pageable(len), len, home: None }
+    }
+
+    /// The head of a block of `capacity` bytes that goes back when the buffer is dropped.
+    pub(crate) fn lent(block: Block, len: usize, (capacity, home): (usize, Arc<Home>)) -> Self {
+        assert!(len <= capacity && capacity <= block.bytes().len(), "a block with room");
+        Self { block, len, home: Some((capacity, home)) }
     }
 
     /// Length in bytes.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Bytes of memory that it takes, at least its length.
+    pub fn capacity(&self) -> usize {
+        self.home.as_ref().map_or(self.len, |(capacity, _)| *capacity)
     }
 
     /// Whether it holds no byte.
@@ -32,14 +82,21 @@ impl HostBuffer {
 
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: `lines` is one allocation of at least `len` initialised bytes.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+        &self.block.bytes()[..self.len]
     }
 
     /// The bytes, to be written.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `bytes`, and `self` is borrowed mutably for as long as the slice lives.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+        &mut self.block.bytes_mut()[..self.len]
+    }
+}
+
+impl Drop for HostBuffer {
+    fn drop(&mut self) {
+        if let Some((capacity, home)) = self.home.take() {
+            let nothing = Block::Pageable(Vec::new());
+            home.give_back(mem::replace(&mut self.block, nothing), capacity);
+        }
     }
 }
 

@@ -9,8 +9,10 @@ mod batch;
 mod blob_cache;
 pub mod cpu;
 pub mod cuda;
+mod device_memory;
 mod dtype;
 mod host_buffer;
+mod host_memory;
 mod lora;
 mod matrix_source;
 mod pending;
@@ -21,8 +23,10 @@ mod timed;
 pub use backend::{AttentionShape, Backend, DeviceError, PAGE_TOKENS};
 pub use batch::{AdapterSlot, Batch, RowToken, Segment};
 pub use blob_cache::BlobCache;
+pub use device_memory::{DeviceMemory, DeviceReading};
 pub use dtype::Dtype;
 pub use host_buffer::{HostBuffer, HostMatrix};
+pub use host_memory::{HostMemory, HostMemoryStatus};
 pub use lora::{
     Linear, LinearTiles, MAX_RANK, RANK_CHUNK, ResidentAdapter, Site, TILE_ALIGN, Tile, TileMap,
 };

@@ -1,10 +1,13 @@
 //! A backend that times every operation of its steps.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use crate::{
-    AdapterSlot, AttentionShape, Backend, Batch, Delta, DeviceError, MatrixSource, Pending,
-    ResidentAdapter, SampleRow, Sampled, Site, Timed,
+    AdapterSlot, AttentionShape, Backend, Batch, Delta, DeviceError, DeviceMemory, HostBuffer,
+    HostMemory, MatrixSource, Pending, ResidentAdapter, SampleRow, Sampled, Site, Timed,
 };
 
 /// Part of a step, in the order in which a decoder first comes to each.
@@ -118,6 +121,7 @@ impl<B: Timed> Backend for Profiled<B> {
     type Vector = B::Vector;
     type Tensor = B::Tensor;
     type Draw = ProfiledDraw<B>;
+    type Load = B::Load;
 
     fn name(&self) -> String {
         self.inner.name()
@@ -151,8 +155,20 @@ impl<B: Timed> Backend for Profiled<B> {
         self.inner.reserve(shape, slabs)
     }
 
-    fn write_slab(&mut self, slab: u32, bytes: &[u8]) {
-        self.inner.write_slab(slab, bytes);
+    fn memory(&self) -> DeviceMemory {
+        self.inner.memory()
+    }
+    fn host_memory(&self) -> HostMemory {
+        self.inner.host_memory()
+    }
+    fn load(&mut self, image: Arc<HostBuffer>, slabs: &[u32]) -> B::Load {
+        self.inner.load(image, slabs)
+    }
+    fn loaded(&mut self, load: &B::Load) -> Option<Duration> {
+        self.inner.loaded(load)
+    }
+    fn await_load(&mut self, load: &B::Load) {
+        self.inner.await_load(load);
     }
 
     fn bind(&mut self, slot: AdapterSlot, adapter: ResidentAdapter) {

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use switchyard::{
     engine::{Engine, EngineHandle, EngineLimits, NewSequence, Sampling, TokenStream},
-    model::{AdapterId, AdapterImage, HostWeights, LoraWeights, Model, ModelConfig, ModelLimits},
+    model::{
+        AdapterId, AdapterImage, HostWeights, ImageMemory, LoraWeights, Model, ModelConfig,
+        ModelLimits,
+    },
 };
 use switchyard_kernels::{AdapterSlot, Backend, Batch, Dtype, RowToken, Segment};
 
@@ -22,8 +25,8 @@ fn adapter(config: &ModelConfig, dtype: Dtype, number: usize) -> Arc<AdapterImag
     let weights = LoraWeights::random(config, dtype, rank, number as u64 + 2);
     let mut id = [0; 32];
     id[..8].copy_from_slice(&(number as u64).to_le_bytes());
-    let slab_bytes = config.attention_shape(dtype).slab_bytes();
-    Arc::new(weights.pack(config, slab_bytes, AdapterId(id)).unwrap())
+    let memory = ImageMemory::pageable(config.attention_shape(dtype).slab_bytes());
+    Arc::new(weights.pack(config, &memory, AdapterId(id)).unwrap())
 }
 
 /// A token that neither the sequence nor the position tells.

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 use switchyard::model::{
-    AdapterId, HostWeights, LoraLinear, LoraWeights, Model, ModelConfig, ModelLimits,
+    AdapterId, HostWeights, ImageMemory, LoraLinear, LoraWeights, Model, ModelConfig, ModelLimits,
 };
 use switchyard_kernels::{
     AdapterSlot, Backend, Batch, Dtype, HostMatrix, Linear, RowToken, Segment,
@@ -102,7 +102,8 @@ fn an_adapter_equals_merged_weights() {
 
         let weights = HostWeights::random(&config, dtype, 1);
         let mut model = Model::new(open(), &config, weights, limits).unwrap();
-        let image = lora.pack(&config, model.slab_bytes(), AdapterId([5; 32])).unwrap();
+        let memory = ImageMemory::pageable(model.slab_bytes());
+        let image = lora.pack(&config, &memory, AdapterId([5; 32])).unwrap();
         model.reserve(8 + image.map.slabs as usize).unwrap();
         let slabs: Vec<u32> = (8..8 + image.map.slabs).rev().collect();
         model.load_adapter(AdapterSlot(3), &image, &slabs);

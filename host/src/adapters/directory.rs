@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     checkpoint::{TensorEntry, TensorFile},
-    model::{AdapterId, AdapterImage, LoraLinear, LoraWeights},
+    model::{AdapterId, AdapterImage, ImageMemory, LoraLinear, LoraWeights},
 };
 
 /// The configuration of an adapter.
@@ -60,11 +60,11 @@ impl<'a> AdapterDirectory<'a> {
         Ok(Self { dir, base, file, linears })
     }
 
-    /// Reads the weights and packs them for the base's pool.
-    pub(super) fn pack(&self) -> Result<AdapterImage, AdapterError> {
+    /// Reads the weights and packs them for the base's pool, into `memory`.
+    pub(super) fn pack(&self, memory: &ImageMemory) -> Result<AdapterImage, AdapterError> {
         let linears = self.linears.iter().map(|declared| self.read(declared));
         let weights = LoraWeights { linears: linears.collect::<Result<_, _>>()? };
-        let packed = weights.pack(&self.base.config, self.base.slab_bytes(), id(&weights));
+        let packed = weights.pack(&self.base.config, memory, id(&weights));
         packed.map_err(|source| AdapterError::Pack { path: self.dir.to_owned(), source })
     }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{BaseIdentity, image_file, receipt::Receipt, scan::Stamp, sealed};
-use crate::model::{AdapterId, AdapterImage};
+use crate::model::{AdapterId, AdapterImage, ImageMemory};
 
 /// A file that has been under way for longer was left by a process that died.
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
@@ -38,10 +38,14 @@ impl DiskCache {
         Self { dir, broken: AtomicBool::new(false) }
     }
 
-    /// An adapter's image, if it is there and whole; a damaged file is removed.
-    pub(super) fn image(&self, id: AdapterId, base: &BaseIdentity) -> Option<AdapterImage> {
+    /// An adapter's image in `memory`, if it is there and whole; a damaged file is removed.
+    pub(super) fn image(
+        &self,
+        id: AdapterId,
+        (base, memory): (&BaseIdentity, &ImageMemory),
+    ) -> Option<AdapterImage> {
         let path = self.image_path(id, base);
-        found(&path, image_file::read(&path, id, base))
+        found(&path, image_file::read(&path, id, (base, memory)))
     }
 
     /// Keeps an image, unless one is there already.

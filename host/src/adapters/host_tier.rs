@@ -29,6 +29,7 @@ struct Entry {
     image: Weak<AdapterImage>,
     /// `None` while only its users keep it.
     kept: Option<Arc<AdapterImage>>,
+    /// Memory that it takes.
     bytes: usize,
     /// Clock at the last use.
     used: u64,
@@ -60,7 +61,7 @@ impl HostTier {
         entry.used = clock;
         // One that was beyond the budget may have room by now.
         entry.kept.get_or_insert_with(|| Arc::clone(&image));
-        let freed = state.fit();
+        let freed = state.fit(0);
         drop(state);
         drop(freed);
         Some(image)
@@ -72,7 +73,7 @@ impl HostTier {
         let present = state.entries.get(&image.id).and_then(|entry| entry.image.upgrade());
         let held = present.unwrap_or_else(|| Arc::new(image));
         state.insert(&held);
-        let freed = state.fit();
+        let freed = state.fit(0);
         drop(state);
         drop(freed);
         held
@@ -83,10 +84,17 @@ impl HostTier {
         let mut state = self.lock();
         let known = state.entries.get(&image.id).is_some_and(|e| e.image.strong_count() > 0);
         let [_, live] = state.bytes();
-        let fits = live + image.bytes.len() <= state.budget;
+        let fits = live + image.bytes.capacity() <= state.budget;
         if !known && fits {
             state.insert(&Arc::new(image));
         }
+    }
+
+    /// Gives up images that nobody uses until `bytes` more fit, so that what is read next finds
+    /// their memory.
+    pub(super) fn make_room(&self, bytes: usize) {
+        let freed = self.lock().fit(bytes);
+        drop(freed);
     }
 
     /// Gives up an image that nobody can ask for any more.
@@ -98,7 +106,7 @@ impl HostTier {
     pub(super) fn set_budget(&self, bytes: usize) {
         let mut state = self.lock();
         state.budget = bytes;
-        let freed = state.fit();
+        let freed = state.fit(0);
         drop(state);
         drop(freed);
     }
@@ -127,8 +135,8 @@ impl HostTier {
 impl State {
     fn insert(&mut self, image: &Arc<AdapterImage>) {
         self.clock += 1;
-        let (kept, used) = (Some(Arc::clone(image)), self.clock);
-        let entry = Entry { image: Arc::downgrade(image), kept, bytes: image.bytes.len(), used };
+        let (kept, used, bytes) = (Some(Arc::clone(image)), self.clock, image.bytes.capacity());
+        let entry = Entry { image: Arc::downgrade(image), kept, bytes, used };
         self.entries.insert(image.id, entry);
     }
 
@@ -141,19 +149,20 @@ impl State {
     }
 
     /// Gives up what is beyond the budget: first images that nobody uses, the one used longest ago
-    /// first, until all that are alive fit; then the tier's own hold on images in use, until what
-    /// it keeps fits.
-    fn fit(&mut self) -> Freed {
+    /// first, until all that are alive fit beside `more`; then the tier's own hold on images in use,
+    /// until what it keeps fits.
+    fn fit(&mut self, more: usize) -> Freed {
         let [mut kept, mut live] = self.bytes();
         let mut freed = Vec::new();
-        if live > self.budget {
+        let most = self.budget.saturating_sub(more);
+        if live > most {
             self.entries.retain(|_, entry| entry.image.strong_count() > 0);
             let mut order: Vec<_> =
                 self.entries.values_mut().filter(|entry| entry.kept.is_some()).collect();
             order.sort_by_key(|entry| (entry.is_in_use(), entry.used));
             for entry in order {
                 let in_use = entry.is_in_use();
-                if kept <= self.budget && (in_use || live <= self.budget) {
+                if kept <= self.budget && (in_use || live <= most) {
                     break;
                 }
                 kept -= entry.bytes;

@@ -16,7 +16,7 @@ use super::{
     BaseIdentity,
     sealed::{self, Sealed, damaged},
 };
-use crate::model::{AdapterId, AdapterImage};
+use crate::model::{AdapterId, AdapterImage, ImageMemory};
 
 /// Names this format; part of every file's name too.
 pub(super) const VERSION: u32 = 1;
@@ -33,8 +33,12 @@ pub(super) fn write(path: &Path, image: &AdapterImage, base: &BaseIdentity) -> i
     sealed::write(path, &[&prefix, &header, image.bytes.bytes()])
 }
 
-/// Reads the image of adapter `id`, as it was written for the same base.
-pub(super) fn read(path: &Path, id: AdapterId, base: &BaseIdentity) -> io::Result<AdapterImage> {
+/// Reads the image of adapter `id` into `memory`, as it was written for the same base.
+pub(super) fn read(
+    path: &Path,
+    id: AdapterId,
+    (base, memory): (&BaseIdentity, &ImageMemory),
+) -> io::Result<AdapterImage> {
     let mut file = Sealed::open(path)?;
     let mut prefix = [0; PREFIX];
     file.read(&mut prefix)?;
@@ -51,13 +55,14 @@ pub(super) fn read(path: &Path, id: AdapterId, base: &BaseIdentity) -> io::Resul
     let slabs = u32::try_from(image / slab_bytes).map_err(|_| damaged("its length is wrong"))?;
     let mut header = vec![0; header as usize];
     file.read(&mut header)?;
-    let mut bytes = AdapterImage::room(slabs, base.slab_bytes());
+    let mut bytes = memory.room(slabs);
     file.read(bytes.bytes_mut())?;
     file.finish()?;
     let (rank, map) = parse(&header, id, base)
         .filter(|(_, map)| map.slabs == slabs && fits(map, base))
         .ok_or_else(|| damaged("its header belongs to another adapter or base"))?;
-    Ok(AdapterImage { id, rank, map: Arc::new(map), bytes, resident: Arc::default() })
+    let (map, bytes) = (Arc::new(map), Arc::new(bytes));
+    Ok(AdapterImage { id, rank, map, bytes, resident: Arc::default() })
 }
 
 /// `id 32 | dtype, zero-padded 4 | slab bytes u64 | rank u32 | slabs u32 | linears u32`, then for

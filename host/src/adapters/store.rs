@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use switchyard_kernels::{HostMemory, HostMemoryStatus};
 use tokio::{
     sync::{Semaphore, oneshot},
     task::spawn_blocking,
@@ -24,7 +25,7 @@ use super::{
     AdapterContent, AdapterError, AdapterLease, BaseIdentity, directory::AdapterDirectory,
     disk_cache::DiskCache, host_tier::HostTier, receipt::Receipt, scan::Stamp,
 };
-use crate::model::{AdapterId, AdapterImage};
+use crate::model::{AdapterId, AdapterImage, ImageMemory};
 
 /// Images that are read at once. Each is hashed by its thread at about the speed of a fast disk.
 const LOADERS: usize = 2;
@@ -36,6 +37,7 @@ type Waiter = oneshot::Sender<Option<Arc<AdapterImage>>>;
 pub struct AdapterStore {
     base: BaseIdentity,
     cache: Option<DiskCache>,
+    memory: ImageMemory,
     tier: Arc<HostTier>,
     /// Who waits for images that are being read. Locked before the tier.
     loads: Mutex<BTreeMap<AdapterId, Vec<Waiter>>>,
@@ -57,8 +59,10 @@ struct Counts {
 pub struct AdapterStoreStatus {
     /// Images in host memory, those of running requests and of the pool included.
     pub images: usize,
-    /// Their bytes.
+    /// Bytes of memory that they take.
     pub bytes: usize,
+    /// Memory that images have come from and the next will be read into, and its kind.
+    pub memory: HostMemoryStatus,
     /// Bytes they may have while not in use.
     pub budget: usize,
     /// Requests whose adapter was in host memory.
@@ -74,10 +78,16 @@ pub struct AdapterStoreStatus {
 }
 
 impl AdapterStore {
-    /// An empty store with `budget` bytes of host memory; without a `cache` directory adapters are
+    /// An empty store with `budget` bytes of `memory`; without a `cache` directory adapters are
     /// packed again whenever they have left host memory.
-    pub fn new(base: BaseIdentity, cache: Option<PathBuf>, budget: usize) -> Arc<Self> {
+    pub fn new(
+        base: BaseIdentity,
+        cache: Option<PathBuf>,
+        (memory, budget): (HostMemory, usize),
+    ) -> Arc<Self> {
+        memory.set_budget(budget);
         Arc::new(Self {
+            memory: ImageMemory::new(memory, base.slab_bytes()),
             base,
             cache: cache.map(DiskCache::new),
             tier: Arc::new(HostTier::new(budget)),
@@ -95,16 +105,18 @@ impl AdapterStore {
     /// Changes the bytes of host memory.
     pub fn set_budget(&self, bytes: usize) {
         self.tier.set_budget(bytes);
+        self.memory.host().set_budget(bytes);
     }
 
     /// The counters.
     pub fn status(&self) -> AdapterStoreStatus {
         let [images, bytes, budget] = self.tier.sizes();
+        let memory = self.memory.host().status();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let Counts { hits, misses, loads, packs, load_micros } = &self.counts;
         let load_time = Duration::from_micros(count(load_micros));
         let [hits, misses, loads, packs] = [hits, misses, loads, packs].map(count);
-        AdapterStoreStatus { images, bytes, budget, hits, misses, loads, load_time, packs }
+        AdapterStoreStatus { images, bytes, memory, budget, hits, misses, loads, load_time, packs }
     }
 
     /// Checks a directory and says what it holds. The weights are read only if its files are not
@@ -202,7 +214,10 @@ impl AdapterStore {
     fn read(&self, lease: &AdapterLease) -> Result<AdapterImage, AdapterError> {
         let start = Instant::now();
         let content = &lease.content;
-        let cached = self.cache.as_ref().and_then(|cache| cache.image(content.id, &self.base));
+        self.tier.make_room(self.memory.capacity(content.slabs));
+        let place = (&self.base, &self.memory);
+        let cached = self.cache.as_ref().and_then(|cache| cache.image(content.id, place));
+        self.report_refusal();
         let image = match cached {
             Some(image) => image,
             None => self.pack_again(lease)?,
@@ -228,7 +243,19 @@ impl AdapterStore {
 
     fn pack(&self, directory: &AdapterDirectory<'_>) -> Result<AdapterImage, AdapterError> {
         self.counts.packs.fetch_add(1, Ordering::Relaxed);
-        directory.pack()
+        let image = directory.pack(&self.memory);
+        self.report_refusal();
+        image
+    }
+
+    /// Says once that loads will be slower.
+    fn report_refusal(&self) {
+        if let Some(why) = self.memory.host().refusal() {
+            tracing::warn!(
+                "adapters are kept in memory that is not pinned, and loads from it hold up steps: \
+                 {why}; lower adapters.host_memory, or raise the memory limit of this process"
+            );
+        }
     }
 
     fn waiters(&self) -> MutexGuard<'_, BTreeMap<AdapterId, Vec<Waiter>>> {

@@ -9,10 +9,13 @@ use std::{
 
 use safetensors::{Dtype as Stored, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
-use switchyard_kernels::Linear;
+use switchyard_kernels::{HostMemory, Linear};
 
 use super::*;
-use crate::{checkpoint::Checkpoint, model::AdapterImage};
+use crate::{
+    checkpoint::Checkpoint,
+    model::{AdapterImage, ImageMemory},
+};
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden")
@@ -75,7 +78,8 @@ fn rewrite(
 
 fn read_for(dir: &Path, base: &BaseIdentity, mismatch: bool) -> Result<AdapterImage, String> {
     let directory = directory::AdapterDirectory::open(dir, base, mismatch);
-    directory.and_then(|directory| directory.pack()).map_err(|error| error.to_string())
+    let memory = ImageMemory::pageable(base.slab_bytes());
+    directory.and_then(|directory| directory.pack(&memory)).map_err(|error| error.to_string())
 }
 
 pub(super) fn read(dir: &Path) -> Result<AdapterImage, String> {

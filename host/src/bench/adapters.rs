@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 use switchyard_kernels::{Dtype, MAX_RANK};
 
 use super::BenchError;
-use crate::model::{AdapterId, AdapterImage, LoraWeights, ModelConfig};
+use crate::model::{AdapterId, AdapterImage, ImageMemory, LoraWeights, ModelConfig};
 
 /// Ranks that mixed adapters take in turn.
 const MIXED: [u32; 5] = [8, 16, 32, 64, 128];
@@ -68,6 +68,7 @@ pub(super) struct AdapterSource {
     ranks: Ranks,
     /// One of each rank; the others are its twins.
     templates: BTreeMap<u32, AdapterImage>,
+    memory: ImageMemory,
 }
 
 impl AdapterSource {
@@ -75,15 +76,15 @@ impl AdapterSource {
         config: &ModelConfig,
         dtype: Dtype,
         ranks: Ranks,
+        memory: ImageMemory,
     ) -> Result<Self, BenchError> {
-        let slab_bytes = config.attention_shape(dtype).slab_bytes();
         let template = |&rank: &u32| {
             let weights = LoraWeights::random(config, dtype, rank as usize, rank.into());
-            let image = weights.pack(config, slab_bytes, Self::id(usize::MAX));
+            let image = weights.pack(config, &memory, Self::id(usize::MAX));
             image.map(|image| (rank, image)).map_err(|error| BenchError::Pack { rank, error })
         };
         let templates = ranks.all().iter().map(template).collect::<Result<_, _>>()?;
-        Ok(Self { ranks, templates })
+        Ok(Self { ranks, templates, memory })
     }
 
     /// Identity of the adapter of that number.
@@ -100,7 +101,7 @@ impl AdapterSource {
 
     /// That adapter's image, under the mark that tells whether the pool holds it.
     pub(super) fn image(&self, index: usize, resident: Arc<AtomicBool>) -> AdapterImage {
-        self.template(index).twin(Self::id(index), resident)
+        self.template(index).twin(&self.memory, Self::id(index), resident)
     }
 
     /// The first `count` adapters, drawn on all processors.
@@ -147,7 +148,8 @@ mod tests {
     #[test]
     fn every_adapter_has_its_rank_its_name_and_its_bytes() {
         let config = shape::named("tiny").expect("named");
-        let source = AdapterSource::new(&config, Dtype::Bf16, Ranks::Mixed).unwrap();
+        let memory = ImageMemory::pageable(config.attention_shape(Dtype::Bf16).slab_bytes());
+        let source = AdapterSource::new(&config, Dtype::Bf16, Ranks::Mixed, memory).unwrap();
         let images = source.images(7);
         let ranks: Vec<u32> = images.iter().map(|image| image.rank).collect();
         assert_eq!(ranks, [8, 16, 32, 64, 128, 8, 16]);

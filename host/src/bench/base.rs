@@ -12,9 +12,9 @@ use switchyard_kernels::{Backend, DeviceError, Dtype, cpu::Isa, cuda};
 use super::{BenchError, floor, shape};
 use crate::{
     checkpoint::{Checkpoint, TensorStack},
-    device::{Device, DeviceOptions, OnBackend},
+    device::{Device, DeviceOptions, OnBackend, OpenDevice},
     engine::{EngineHandle, EngineLimits},
-    model::{HostWeights, Model, ModelConfig, ModelLimits, RandomMatrix},
+    model::{HostWeights, ImageMemory, Model, ModelConfig, ModelLimits, RandomMatrix},
     startup::Startup,
 };
 
@@ -56,7 +56,8 @@ pub(super) struct Base {
     pub(super) read_bandwidth: f64,
     pub(super) max_step_tokens: usize,
     weights: Weights,
-    options: DeviceOptions,
+    device: OpenDevice,
+    startup: Startup,
 }
 
 /// Where the weights come from; they are read or drawn on their way to the device.
@@ -115,7 +116,10 @@ impl BaseArgs {
             kernel_cache: self.kernel_cache.clone(),
         };
         let max_step_tokens = self.max_step_tokens.map_or(step_tokens, |tokens| tokens as usize);
-        Ok(Base { config, dtype, read_bandwidth, max_step_tokens, weights, options })
+        let startup = Startup::begin();
+        let device = options.open()?;
+        startup.end("device");
+        Ok(Base { config, dtype, read_bandwidth, max_step_tokens, weights, device, startup })
     }
 
     /// Random weights for a named shape, else those of the checkpoint.
@@ -136,21 +140,26 @@ impl Base {
         self.config.attention_shape(self.dtype).slab_bytes()
     }
 
+    /// Where images lie that the device loads.
+    pub(super) fn image_memory(&self) -> ImageMemory {
+        ImageMemory::new(self.device.host_memory(), self.slab_bytes())
+    }
+
     /// Does something on the opened device, with the weights.
     pub(super) fn on_backend<T: OnBackend>(
         self,
         task: impl FnOnce(Weights) -> T,
     ) -> Result<T::Output, BenchError> {
-        Ok(self.options.run(task(self.weights))?)
+        Ok(self.device.run(task(self.weights))?)
     }
 
     /// Starts an engine.
     pub(super) fn start(self, limits: EngineLimits) -> Result<Started, BenchError> {
-        let Self { config, dtype, read_bandwidth, weights, options, .. } = self;
-        let (startup, of) = (Startup::begin(), config.clone());
+        let Self { config, dtype, read_bandwidth, weights, device, startup, .. } = self;
+        let of = config.clone();
         let engine = match weights {
-            Weights::Drawn(weights) => options.start(of, weights, limits, &startup),
-            Weights::Stored(weights) => options.start(of, weights, limits, &startup),
+            Weights::Drawn(weights) => device.start(of, weights, limits, &startup),
+            Weights::Stored(weights) => device.start(of, weights, limits, &startup),
         }?;
         eprintln!("engine ready in {startup}");
         Ok(Started { config, dtype, read_bandwidth, engine })

@@ -121,7 +121,7 @@ impl Workload {
         let largest = largest(args);
         let count = args.adapters.iter().map(|mode| mode.resident(largest)).max().unwrap_or(0);
         let start = Instant::now();
-        let source = AdapterSource::new(&base.config, base.dtype, args.rank)?;
+        let source = AdapterSource::new(&base.config, base.dtype, args.rank, base.image_memory())?;
         let adapters = source.images(count);
         eprintln!("{count} adapters after {:.1} s", start.elapsed().as_secs_f64());
         let limits = limits(args, &base, &adapters);

@@ -69,7 +69,7 @@ pub(super) struct ManyArgs {
 /// Runs the four passes and prints a JSON line for each.
 pub(super) fn run(args: &ManyArgs, out: &mut dyn Write) -> Result<(), BenchError> {
     let base = args.base.load()?;
-    let source = AdapterSource::new(&base.config, base.dtype, args.rank)?;
+    let source = AdapterSource::new(&base.config, base.dtype, args.rank, base.image_memory())?;
     let limits = limits(args, &base, &source);
     let started = base.start(limits)?;
     let (mut seed, mut few) = (0, None);

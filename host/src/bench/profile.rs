@@ -81,7 +81,8 @@ pub(super) fn run(args: &ProfileArgs, out: &mut dyn Write) -> Result<(), BenchEr
     let (config, dtype, read_bandwidth) = (base.config.clone(), base.dtype, base.read_bandwidth);
     let largest = args.batch.iter().copied().max().unwrap_or(1) as usize;
     let count = args.adapters.iter().map(|mode| mode.used(largest)).max().unwrap_or(0);
-    let adapters = AdapterSource::new(&config, dtype, args.rank)?.images(count);
+    let adapters =
+        AdapterSource::new(&config, dtype, args.rank, base.image_memory())?.images(count);
     let task = |weights| Task { args, config: &config, weights, adapters: &adapters };
     for (mode, batch, profile) in base.on_backend(task)? {
         let used = &adapters[..mode.used(batch as usize)];

@@ -38,9 +38,17 @@ impl SlabPool {
         self.free.len()
     }
 
-    pub(super) fn counts(&self) -> SlabCounts {
-        let (free, total, adapter) = (self.free(), self.slabs(), self.adapter);
-        SlabCounts { free, kv: total - free - adapter, adapter, total }
+    /// By owner, of adapters' slabs those that are `[idle, loading]`.
+    pub(super) fn counts(&self, [adapter_idle, adapter_loading]: [usize; 2]) -> SlabCounts {
+        let (free, total) = (self.free(), self.slabs());
+        SlabCounts {
+            free,
+            kv: total - free - self.adapter,
+            adapter_in_use: self.adapter - adapter_idle - adapter_loading,
+            adapter_idle,
+            adapter_loading,
+            total,
+        }
     }
 
     /// Hands out a slab. The caller has made sure that one is free.

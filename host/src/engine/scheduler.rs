@@ -6,6 +6,12 @@
 //! is recomputed later; the oldest can always go on, so that whatever fits an empty pool finishes.
 //! The scheduler is plain data: it knows slabs by number and touches no device.
 //!
+//! A sequence whose adapter is not in the pool starts like any other, with slabs for both, and has
+//! no rows until the adapter has been copied; what others do meanwhile costs it nothing. For those
+//! that cannot start yet adapters are prefetched, with slabs that nobody needs. So pressure is felt
+//! in order: prefetching stops, sequences with new adapters are overtaken (a bounded number of
+//! times), and only then is anybody preempted.
+//!
 //! A step may be planned while the one before is in flight: launched and not committed. Its tokens
 //! are then counted but not known. A sequence that turns out to have ended may have a row in the
 //! newer step already; what that row draws is dropped. Invariant *one writer* holds without help
@@ -22,11 +28,17 @@ use super::{
     residency::{AdapterLoad, AdapterResidency},
     sequence::{Arrival, Sequence, SequenceId},
 };
+use crate::model::AdapterId;
 
 /// Later sequences that may start before one that does not fit yet.
 const MAX_OVERTAKEN: u32 = 32;
 /// Waiting sequences that are looked at in a step.
 const LOOK_AHEAD: usize = 64;
+
+/// Copies of adapters under way at once: their order is fixed when they begin.
+const MAX_LOADS: usize = 8;
+/// Of those, as many may be ahead of need: one that is needed waits for them.
+const MAX_PREFETCHES: usize = 2;
 
 /// Rows of one running sequence in a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,13 +47,6 @@ pub(super) struct Work {
     pub(super) index: usize,
     /// Tokens to compute, from `computed` on; at least 1.
     pub(super) rows: usize,
-}
-
-/// One step: adapters to copy first, then rows to compute.
-#[derive(Default)]
-pub(super) struct Plan {
-    pub(super) loads: Vec<AdapterLoad>,
-    pub(super) work: Vec<Work>,
 }
 
 /// The queue, the running batch and the memory they share.
@@ -61,6 +66,7 @@ pub(super) struct Scheduler {
     max_step_tokens: usize,
     arrivals: u64,
     preemptions: u64,
+    prefetches: u64,
 }
 
 impl Scheduler {
@@ -77,6 +83,7 @@ impl Scheduler {
             max_step_tokens,
             arrivals: 0,
             preemptions: 0,
+            prefetches: 0,
         }
     }
 
@@ -94,30 +101,51 @@ impl Scheduler {
         self.waiting.push_back(Sequence::new(SequenceId(self.arrivals), arrival));
     }
 
-    /// Plans a step; an empty plan means that nothing is left to do before the step in flight is
-    /// committed, or at all.
-    pub(super) fn schedule(&mut self) -> Plan {
+    /// Gives everything that runs its memory and starts what fits beside it; the loads to begin
+    /// before [`Self::plan`]. `None` if no step can be planned before the step in flight is
+    /// committed or a load is complete.
+    pub(super) fn prepare(&mut self) -> Option<Vec<AdapterLoad>> {
         self.reap();
-        let mut plan = Plan::default();
+        let ahead = self.waiting.iter().take(LOOK_AHEAD).filter_map(Sequence::adapter);
+        let wanted = ahead.map(|image| image.id).collect();
+        self.residency.want(wanted);
         if !self.grow() {
-            return plan;
+            return None;
         }
+        let mut loads = self.admit();
+        self.prefetch(&mut loads);
+        Some(loads)
+    }
+
+    /// Takes note that an adapter has been copied and can be used by the next step.
+    pub(super) fn loaded(&mut self, id: AdapterId) {
+        self.residency.loaded(id);
+        for sequence in &mut self.running {
+            if sequence.adapter().is_some_and(|image| image.id == id) {
+                sequence.loading = false;
+            }
+        }
+    }
+
+    /// Plans a step, decodes first; an empty plan means that nothing can be computed before the step
+    /// in flight is committed or a load is complete, or at all.
+    pub(super) fn plan(&self) -> Vec<Work> {
+        let mut work = Vec::new();
         let mut budget = self.max_step_tokens;
         for decode in [true, false] {
             for (index, sequence) in self.running.iter().enumerate() {
                 let rows = sequence.remaining().min(budget);
                 if rows > 0 && (sequence.remaining() == 1) == decode {
-                    plan.work.push(Work { index, rows });
+                    work.push(Work { index, rows });
                     budget -= rows;
                 }
             }
         }
-        self.admit(&mut plan, budget);
-        let stuck = plan.work.is_empty() && !self.in_flight() && !self.is_idle();
-        assert!(!stuck, "no step makes progress");
-        let rows: usize = plan.work.iter().map(|work| work.rows).sum();
+        let pending = self.in_flight() || self.residency.loading() > 0 || self.is_idle();
+        assert!(!work.is_empty() || pending, "no step makes progress");
+        let rows: usize = work.iter().map(|work| work.rows).sum();
         assert!(rows <= self.max_step_tokens, "step budget: {rows} rows");
-        plan
+        work
     }
 
     /// Whether a step has been launched and not committed.
@@ -206,8 +234,9 @@ impl Scheduler {
     }
 
     /// Gives every running sequence the page its newest token needs, oldest first. `false` where
-    /// that takes a preemption, but not before the step in flight is committed: the victim's slabs
-    /// are in use and its last token is not known.
+    /// that takes slabs of an adapter that was fetched ahead and is still being copied, or a
+    /// preemption before the step in flight is committed: the victim's slabs are in use and its last
+    /// token is not known.
     fn grow(&mut self) -> bool {
         let mut index = 0;
         while index < self.running.len() {
@@ -218,7 +247,7 @@ impl Scheduler {
                 let page = self.pool.take(Owner::Kv(sequence.id));
                 self.running[index].pages.push(page);
             } else if !self.residency.evict_one(&mut self.pool) {
-                if self.in_flight() {
+                if self.in_flight() || self.residency.prefetching() {
                     return false;
                 }
                 self.preempt_newest();
@@ -237,56 +266,74 @@ impl Scheduler {
         self.preemptions += 1;
     }
 
-    /// Starts waiting sequences while the budget lasts. One that does not fit may be overtaken,
-    /// but only so often: then nobody starts until it does.
-    fn admit(&mut self, plan: &mut Plan, mut budget: usize) {
+    /// Starts waiting sequences while a step has rows left; the loads that they need. One that does
+    /// not fit may be overtaken, but only so often: then nobody starts until it does.
+    fn admit(&mut self) -> Vec<AdapterLoad> {
+        let mut loads = Vec::new();
+        let taken: usize = self.running.iter().map(Sequence::remaining).sum();
+        let mut budget = self.max_step_tokens.saturating_sub(taken);
         let mut at = 0;
         while budget > 0 && self.running.len() < self.max_running {
-            let Some(sequence) = self.waiting.get(at) else { return };
+            let Some(sequence) = self.waiting.get(at) else { break };
             if self.fits(sequence) {
                 let sequence = self.waiting.remove(at).expect("just seen");
                 self.waiting.range_mut(..at).for_each(|passed| passed.overtaken += 1);
-                let rows = sequence.remaining().min(budget);
-                budget -= rows;
-                let index = self.start(sequence, &mut plan.loads);
-                plan.work.iter_mut().filter(|w| w.index >= index).for_each(|w| w.index += 1);
-                plan.work.push(Work { index, rows });
+                let started = self.start(sequence, &mut loads);
+                budget = budget.saturating_sub(self.running[started].remaining());
             } else if sequence.overtaken >= MAX_OVERTAKEN || at >= LOOK_AHEAD {
-                return;
+                break;
             } else {
                 at += 1;
             }
         }
+        loads
     }
 
     /// Whether a waiting sequence's tokens and adapter can be held, with a page to spare for each
-    /// running sequence.
+    /// running sequence, and its adapter need not queue for its copy.
     fn fits(&self, sequence: &Sequence) -> bool {
         let adapter = sequence.adapter().map(AsRef::as_ref);
         let missing = adapter.map_or(0, |image| self.residency.slabs_missing(image));
+        let queues = missing > 0 && self.residency.loading() >= MAX_LOADS;
         let wanted = sequence.pages_needed() + missing + self.running.len();
-        wanted <= self.pool.free() + self.residency.evictable(adapter)
+        !queues && wanted <= self.pool.free() + self.residency.evictable(adapter)
     }
 
     /// Takes slabs for a sequence that fits and adds it to the running ones; returns its index.
     fn start(&mut self, mut sequence: Sequence, loads: &mut Vec<AdapterLoad>) -> usize {
-        if let Some(image) = sequence.adapter().cloned() {
-            let slot = self.residency.lease(image.id).unwrap_or_else(|| {
-                self.make_room(image.map.slabs as usize);
-                let load = self.residency.load(&image, &mut self.pool);
-                let slot = load.slot;
-                loads.push(load);
-                slot
-            });
-            sequence.slot = Some(slot);
-        }
-        self.make_room(sequence.pages_needed());
         let pages = sequence.pages_needed();
+        if let Some(image) = sequence.adapter().cloned() {
+            if !self.residency.has(image.id) {
+                self.make_room(image.map.slabs as usize);
+                loads.push(self.residency.load(&image, 0, &mut self.pool));
+            }
+            let (slot, loading) = self.residency.lease(image.id).expect("it has slabs");
+            (sequence.slot, sequence.loading) = (Some(slot), loading);
+        }
+        self.make_room(pages);
         sequence.pages = (0..pages).map(|_| self.pool.take(Owner::Kv(sequence.id))).collect();
         sequence.start();
         let index = self.running.partition_point(|running| running.id < sequence.id);
         self.running.insert(index, sequence);
         index
+    }
+
+    /// Begins loads for sequences near the head of the queue, in their order, while few are under
+    /// way and there are slabs that nobody needs: each running sequence keeps a free page, and no
+    /// adapter goes that is worth more or that another of those sequences wants.
+    fn prefetch(&mut self, loads: &mut Vec<AdapterLoad>) {
+        while self.residency.loading() < MAX_PREFETCHES {
+            let ahead = || self.waiting.iter().take(LOOK_AHEAD).filter_map(Sequence::adapter);
+            let missing = ahead().find(|image| !self.residency.has(image.id));
+            let Some(image) = missing.cloned() else { return };
+            let waiting = ahead().filter(|other| other.id == image.id).count() as u64;
+            let room = image.map.slabs as usize + self.running.len();
+            if !self.residency.make_room(room, waiting, &mut self.pool) {
+                return;
+            }
+            loads.push(self.residency.load(&image, waiting, &mut self.pool));
+            self.prefetches += 1;
+        }
     }
 
     fn make_room(&mut self, slabs: usize) {
@@ -298,10 +345,12 @@ impl Scheduler {
 
     /// Fills in what the scheduler counts.
     pub(super) fn report(&self, status: &mut EngineStatus) {
-        status.running = self.running.len();
+        status.loading = self.running.iter().filter(|sequence| sequence.loading).count();
+        status.running = self.running.len() - status.loading;
         status.preemptions = self.preemptions;
-        status.adapter_loads = self.residency.loads();
-        status.slabs = self.pool.counts();
+        [status.adapters.loads, status.adapters.evictions] = self.residency.turnover();
+        status.adapters.prefetches = self.prefetches;
+        status.slabs = self.pool.counts(self.residency.slabs());
     }
 
     /// Asserts *slab conservation* and *lease pins* over everything held.

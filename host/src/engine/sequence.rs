@@ -69,6 +69,8 @@ pub(super) struct Sequence {
     pub(super) pages: Vec<u32>,
     /// The adapter's slot and its lease, while running.
     pub(super) slot: Option<AdapterSlot>,
+    /// Whether the adapter is still being copied into the pool.
+    pub(super) loading: bool,
     /// Times that a later sequence was started first.
     pub(super) overtaken: u32,
     /// What a grammar allows after the known tokens. Nobody sets it yet.
@@ -91,6 +93,7 @@ impl Sequence {
             last_step: 0,
             pages: Vec::new(),
             slot: None,
+            loading: false,
             overtaken: 0,
             mask: None,
             request: arrival.request,
@@ -118,11 +121,13 @@ impl Sequence {
         (self.computed + self.remaining()).div_ceil(PAGE_TOKENS)
     }
 
-    /// Tokens that a step may compute now; 1 while decoding. 0 while the step in flight draws the
-    /// last one, which is never computed, or one that a grammar must see before the next is drawn.
+    /// Tokens that a step may compute now; 1 while decoding. 0 while the adapter is on its way, and
+    /// while the step in flight draws the last token, which is never computed, or one that a grammar
+    /// must see before the next is drawn.
     pub(super) fn remaining(&self) -> usize {
         let mask_is_due = self.mask.is_some() && !self.awaited.is_empty();
-        if mask_is_due || self.len() == self.longest() { 0 } else { self.len() - self.computed }
+        let none = self.loading || mask_is_due || self.len() == self.longest();
+        if none { 0 } else { self.len() - self.computed }
     }
 
     /// The next `rows` tokens to compute.
@@ -147,7 +152,7 @@ impl Sequence {
     pub(super) fn restart(&mut self) {
         assert!(self.pages.is_empty() && self.slot.is_none(), "released before");
         assert!(self.awaited.is_empty(), "what is recomputed is known");
-        self.computed = 0;
+        (self.computed, self.loading) = (0, false);
     }
 
     /// How the token after the present ones is drawn.

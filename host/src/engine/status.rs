@@ -1,6 +1,8 @@
 //! What the engine tells about itself, and the limits it is given.
 
-use std::ops::AddAssign;
+use std::{ops::AddAssign, time::Duration};
+
+use switchyard_kernels::DeviceMemory;
 
 use crate::model::ModelLimits;
 
@@ -32,8 +34,12 @@ pub struct SlabCounts {
     pub free: usize,
     /// KV pages of running sequences.
     pub kv: usize,
-    /// Adapters, in use or idle.
-    pub adapter: usize,
+    /// Adapters that running sequences use.
+    pub adapter_in_use: usize,
+    /// Adapters that nobody uses and that stay until their slabs are wanted.
+    pub adapter_idle: usize,
+    /// Adapters whose weights are still being copied.
+    pub adapter_loading: usize,
     /// All of them.
     pub total: usize,
 }
@@ -54,11 +60,32 @@ impl AddAssign for Traffic {
     }
 }
 
+/// What went between host memory and the pool since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AdapterTraffic {
+    /// Loads begun.
+    pub loads: u64,
+    /// Of those, ahead of a sequence that could not start yet.
+    pub prefetches: u64,
+    /// Loads completed.
+    pub loaded: u64,
+    /// Their bytes.
+    pub load_bytes: u64,
+    /// The time of their copies, summed.
+    pub load_time: Duration,
+    /// Steps that waited for a load because nothing else could run.
+    pub load_waits: u64,
+    /// Adapters whose slabs were taken for something else, or whose generation was retired.
+    pub evictions: u64,
+}
+
 /// The engine after its latest step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EngineStatus {
     /// Sequences in the running batch.
     pub running: usize,
+    /// Sequences that have their memory and wait for their adapter's weights to be copied.
+    pub loading: usize,
     /// Sequences accepted and not yet started.
     pub waiting: usize,
     /// Steps run since the start.
@@ -71,10 +98,12 @@ pub struct EngineStatus {
     pub traffic: Traffic,
     /// Sequences put back to the queue for memory since the start.
     pub preemptions: u64,
-    /// Adapters copied into the pool since the start.
-    pub adapter_loads: u64,
+    /// Copies of adapters into the pool, and adapters that left it.
+    pub adapters: AdapterTraffic,
     /// The pool.
     pub slabs: SlabCounts,
+    /// The device's memory by owner, as counted by the backend.
+    pub memory: DeviceMemory,
     /// Why the engine died, if it did.
     pub failed: Option<String>,
 }

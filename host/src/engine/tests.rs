@@ -2,6 +2,7 @@
 
 mod late;
 mod life;
+mod loads;
 mod truths;
 
 use std::sync::{Arc, Mutex, atomic::AtomicUsize};
@@ -24,6 +25,7 @@ use crate::model::{
 const ROOMY: Rig = Rig {
     isa: Isa::Portable,
     runs_behind: false,
+    load_delay: 0,
     dtype: Dtype::F32,
     slabs: 1200,
     running: 32,
@@ -31,12 +33,15 @@ const ROOMY: Rig = Rig {
 };
 /// Tokens committed in their own step, and one step late.
 const BOTH: [Rig; 2] = [ROOMY, Rig { runs_behind: true, ..ROOMY }];
+/// The same, with loads that take several steps.
+const SLOW: [Rig; 2] = [Rig { load_delay: 7, ..BOTH[0] }, Rig { load_delay: 7, ..BOTH[1] }];
 
 /// What an engine under test is made of.
 #[derive(Clone, Copy)]
 struct Rig {
     isa: Isa,
     runs_behind: bool,
+    load_delay: u32,
     dtype: Dtype,
     slabs: usize,
     running: usize,
@@ -53,6 +58,7 @@ impl Rig {
 
     fn model(&self) -> Model<Probe> {
         let probe = if self.runs_behind { Probe::behind(self.isa) } else { Probe::new(self.isa) };
+        let probe = probe.with_load_delay(self.load_delay);
         tiny_model(probe, self.dtype, self.limits().model())
     }
 
@@ -106,7 +112,7 @@ impl Engine<Probe> {
     /// Steps until nothing is left, checking the invariants after each.
     fn run_dry(&mut self) {
         for _ in 0..2000 {
-            if self.scheduler.is_idle() {
+            if self.scheduler.is_idle() && self.loads.is_empty() {
                 assert!(self.in_flight.is_none());
                 return;
             }

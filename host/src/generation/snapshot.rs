@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 
 use crate::{
     adapters::{AdapterStore, Catalogue},
+    device::Monitor,
     engine::EngineHandle,
     plugins::PluginChain,
     template::ChatTemplate,
@@ -96,6 +97,8 @@ pub struct Snapshot {
 pub struct Host {
     /// The way to the engine's thread.
     pub engine: EngineHandle,
+    /// What the device's driver says.
+    pub monitor: Monitor,
     /// Images of the adapters.
     pub adapters: Arc<AdapterStore>,
     /// The base model's tokenizer.

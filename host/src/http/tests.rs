@@ -1,6 +1,7 @@
 //! The routes, over HTTP, on a real engine with the golden model and its adapters.
 
 mod answers;
+mod metrics;
 mod plugins;
 mod refusals;
 mod service;
@@ -16,7 +17,7 @@ use std::{
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 use switchyard_kernels::{
-    Dtype,
+    Dtype, HostMemory,
     cpu::{Cpu, Isa},
 };
 use tokio::{net::TcpListener, runtime::Runtime, sync::oneshot, task::JoinHandle};
@@ -25,6 +26,7 @@ use super::{App, admission::Admission};
 use crate::{
     adapters::{AdapterStore, BaseIdentity, Registry},
     checkpoint::Checkpoint,
+    device::Monitor,
     engine::{Engine, EngineLimits},
     generation::{BaseInfo, Host, RequestLimits, Snapshot},
     model::Model,
@@ -98,13 +100,14 @@ fn host(limits: RequestLimits) -> Host {
         dtype: Dtype::F32,
     };
     let options = BTreeMap::new();
-    let adapters = AdapterStore::new(identity, None, usize::MAX);
+    let adapters = AdapterStore::new(identity, None, (HostMemory::pageable(), usize::MAX));
     let found = Registry::new(Arc::clone(&adapters)).refresh(&[golden("adapters")], &options);
     assert!(found.problems.is_empty(), "{:?}", found.problems);
     let plugins = PluginChain::default();
     let snapshot = Snapshot { generation: 7, limits, plugins, catalogue: found.catalogue };
     let snapshot = ArcSwap::from_pointee(snapshot);
-    Host { engine, adapters, tokenizer, template, base, snapshot }
+    let monitor = Monitor::default();
+    Host { engine, monitor, adapters, tokenizer, template, base, snapshot }
 }
 
 impl Site {

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use switchyard_kernels::{HostBuffer, HostMatrix, Linear, TileMap};
+use switchyard_kernels::{HostBuffer, HostMatrix, HostMemory, Linear, TileMap};
 
 /// Identity of an adapter's content: a BLAKE3 hash over its canonical configuration and weights.
 /// Two directories with the same content are the same adapter; a changed file is another one.
@@ -53,23 +53,57 @@ pub struct AdapterImage {
     pub rank: u32,
     /// Where the tiles lie.
     pub map: Arc<TileMap>,
-    /// `map.slabs` slabs of bytes; the last may be shorter.
-    pub bytes: HostBuffer,
+    /// `map.slabs` slabs of bytes; the last may be shorter. A copy into the pool shares them.
+    pub bytes: Arc<HostBuffer>,
     /// Whether the pool holds it now. The engine writes it; routers and metrics read it through
     /// whatever still names the adapter.
     pub resident: Arc<AtomicBool>,
 }
 
 impl AdapterImage {
-    /// Zeroed memory for an image's bytes, `[slabs, slab_bytes]`. Every image's memory comes from
-    /// here, so that a device may ask for a kind that it copies faster from.
-    pub fn room(slabs: u32, slab_bytes: usize) -> HostBuffer {
-        HostBuffer::zeroed(slabs as usize * slab_bytes)
-    }
-
     /// Whether nobody but the one holder of `self` knows of it: no name stands for the adapter and
     /// nobody keeps its image.
     pub fn is_forgotten(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) == 1 && Arc::strong_count(&self.resident) == 1
+    }
+}
+
+/// Where the bytes of images come from: all of them from one kind of host memory, that which the
+/// device copies fastest from. Clones share it.
+#[derive(Clone)]
+pub struct ImageMemory {
+    host: HostMemory,
+    slab_bytes: usize,
+}
+
+impl ImageMemory {
+    /// Memory for images of a pool whose slabs have that size.
+    pub fn new(host: HostMemory, slab_bytes: usize) -> Self {
+        Self { host, slab_bytes }
+    }
+
+    /// Memory that belongs to no device.
+    pub fn pageable(slab_bytes: usize) -> Self {
+        Self::new(HostMemory::pageable(), slab_bytes)
+    }
+
+    /// Bytes of a slab.
+    pub fn slab_bytes(&self) -> usize {
+        self.slab_bytes
+    }
+
+    /// Room for an image, `[slabs, slab_bytes]`, of unspecified contents.
+    pub fn room(&self, slabs: u32) -> HostBuffer {
+        self.host.buffer(slabs as usize * self.slab_bytes)
+    }
+
+    /// Bytes of memory that an image takes.
+    pub fn capacity(&self, slabs: u32) -> usize {
+        self.host.capacity(slabs as usize * self.slab_bytes)
+    }
+
+    /// The host memory itself.
+    pub fn host(&self) -> &HostMemory {
+        &self.host
     }
 }

@@ -11,7 +11,7 @@ use switchyard_kernels::{
     Dtype, HostMatrix, Linear, LinearTiles, MAX_RANK, RANK_CHUNK, TILE_ALIGN, Tile, TileMap,
 };
 
-use super::{AdapterId, AdapterImage, LoraLinear, LoraWeights, ModelConfig};
+use super::{AdapterId, AdapterImage, ImageMemory, LoraLinear, LoraWeights, ModelConfig};
 
 /// Ranks are padded to a multiple of this.
 const RANK_ALIGN: usize = 8;
@@ -40,13 +40,14 @@ pub enum PackError {
 }
 
 impl LoraWeights {
-    /// Packs the weights for a pool of slabs of `slab_bytes`; shapes must be those of `config`.
+    /// Packs the weights for a pool, into `memory`; shapes must be those of `config`.
     pub fn pack(
         &self,
         config: &ModelConfig,
-        slab_bytes: usize,
+        memory: &ImageMemory,
         id: AdapterId,
     ) -> Result<AdapterImage, PackError> {
+        let slab_bytes = memory.slab_bytes();
         let mut linears = vec![None; config.layers * Linear::ALL.len()];
         for lora in &self.linears {
             lora.assert_fits(config);
@@ -60,7 +61,9 @@ impl LoraWeights {
             slabs.place(layer.iter_mut().flatten(), dtype);
         }
         let map = TileMap { dtype, slabs: slabs.filled.len() as u32, linears };
-        let mut bytes = AdapterImage::room(map.slabs, slab_bytes);
+        let mut bytes = memory.room(map.slabs);
+        // What no tile covers is padding.
+        bytes.bytes_mut().fill(0);
         for lora in &self.linears {
             let tiles = map.linear(lora.layer, lora.linear).expect("cut above");
             let start = |tile: &Tile| tile.slab as usize * slab_bytes + tile.offset as usize;
@@ -72,7 +75,8 @@ impl LoraWeights {
             }
         }
         let rank = self.linears.iter().map(|lora| lora.a.rows as u32).max().unwrap_or(0);
-        Ok(AdapterImage { id, rank, map: Arc::new(map), bytes, resident: Arc::default() })
+        let (map, bytes) = (Arc::new(map), Arc::new(bytes));
+        Ok(AdapterImage { id, rank, map, bytes, resident: Arc::default() })
     }
 }
 

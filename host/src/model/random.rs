@@ -10,7 +10,8 @@ use fastrand::Rng;
 use switchyard_kernels::{Dtype, HostMatrix, Linear, MatrixSource, SourceError};
 
 use super::{
-    AdapterId, AdapterImage, HostLayer, HostWeights, LoraLinear, LoraWeights, ModelConfig,
+    AdapterId, AdapterImage, HostLayer, HostWeights, ImageMemory, LoraLinear, LoraWeights,
+    ModelConfig,
 };
 
 /// Root mean square of `±[1, 2)`.
@@ -123,14 +124,14 @@ impl LoraWeights {
 impl AdapterImage {
     /// Another adapter of the same geometry, all its bytes drawn anew: the same `id` gives the same
     /// bytes. `resident` is what its name in a catalogue would hold.
-    pub fn twin(&self, id: AdapterId, resident: Arc<AtomicBool>) -> Self {
+    pub fn twin(&self, memory: &ImageMemory, id: AdapterId, resident: Arc<AtomicBool>) -> Self {
         let (slabs, dtype) = (self.map.slabs, self.map.dtype);
-        let mut bytes = Self::room(slabs, self.bytes.len() / slabs.max(1) as usize);
+        let mut bytes = memory.room(slabs);
         let seed = id.0.first_chunk().map_or(0, |head| u64::from_le_bytes(*head));
         let shape = [1, bytes.len() / dtype.size()];
         let drawn = RandomMatrix::new(dtype, shape, TWIN_RMS, &mut Rng::with_seed(seed));
         drawn.read(0, bytes.bytes_mut()).expect("drawing does not fail");
-        Self { id, rank: self.rank, map: self.map.clone(), bytes, resident }
+        Self { id, rank: self.rank, map: self.map.clone(), bytes: Arc::new(bytes), resident }
     }
 }
 
@@ -211,10 +212,10 @@ mod tests {
     #[test]
     fn twins_share_geometry_and_nothing_else() {
         let config = tiny();
-        let slab_bytes = config.attention_shape(Dtype::Bf16).slab_bytes();
+        let memory = ImageMemory::pageable(config.attention_shape(Dtype::Bf16).slab_bytes());
         let weights = LoraWeights::random(&config, Dtype::Bf16, 8, 1);
-        let image = weights.pack(&config, slab_bytes, AdapterId([0; 32])).expect("it fits");
-        let twin = |byte| image.twin(AdapterId([byte; 32]), Arc::default());
+        let image = weights.pack(&config, &memory, AdapterId([0; 32])).expect("it fits");
+        let twin = |byte| image.twin(&memory, AdapterId([byte; 32]), Arc::default());
         assert_eq!(twin(1).bytes.bytes(), twin(1).bytes.bytes());
         assert_ne!(twin(1).bytes.bytes(), twin(2).bytes.bytes());
         assert_eq!(twin(1).bytes.len(), image.bytes.len());

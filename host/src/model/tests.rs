@@ -40,8 +40,8 @@ pub(crate) fn tiny_model(probe: Probe, dtype: Dtype, limits: ModelLimits) -> Mod
 /// An adapter of the tiny model, packed; `id` is its seed too.
 pub(crate) fn tiny_adapter(dtype: Dtype, rank: usize, id: u8) -> Arc<AdapterImage> {
     let weights = LoraWeights::random(&tiny(), dtype, rank, id.into());
-    let slab_bytes = tiny().attention_shape(dtype).slab_bytes();
-    Arc::new(weights.pack(&tiny(), slab_bytes, AdapterId([id; 32])).expect("packs"))
+    let memory = ImageMemory::pageable(tiny().attention_shape(dtype).slab_bytes());
+    Arc::new(weights.pack(&tiny(), &memory, AdapterId([id; 32])).expect("packs"))
 }
 
 /// The elements of a matrix, row-major.

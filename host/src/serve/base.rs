@@ -13,7 +13,8 @@ use super::{StartError, progress::Progress};
 use crate::{
     adapters::BaseIdentity,
     checkpoint::Checkpoint,
-    config::{Config, EngineConfig, FixedConfig},
+    config::{Config, FixedConfig},
+    device::OpenDevice,
     engine::EngineHandle,
     generation::BaseInfo,
     model::ModelConfig,
@@ -21,6 +22,13 @@ use crate::{
     template::ChatTemplate,
     tokenizer::Tokenizer,
 };
+
+/// Opens the configured device.
+pub(super) fn open_device(fixed: &FixedConfig) -> Result<OpenDevice, StartError> {
+    let mut device = fixed.engine.device.clone();
+    device.kernel_cache = fixed.adapter_cache.as_ref().map(|dir| dir.join("kernels"));
+    Ok(device.open()?)
+}
 
 /// A base model whose small files have been read; the weights have not.
 pub struct Base {
@@ -88,9 +96,10 @@ impl Base {
         )
     }
 
-    /// Starts the engine on the configured device, which reads the weights.
+    /// Starts the engine on the device, which reads the weights.
     pub fn start_engine(
         &self,
+        device: OpenDevice,
         fixed: &FixedConfig,
         startup: &Startup,
     ) -> Result<EngineHandle, StartError> {
@@ -105,9 +114,7 @@ impl Base {
         let weights = self.checkpoint.weights(Some(self.dtype), show);
         let weights = weights.map_err(|why| broken(Box::new(why)))?;
         let config = self.checkpoint.config.clone();
-        let EngineConfig { mut device, limits } = fixed.engine.clone();
-        device.kernel_cache = fixed.adapter_cache.as_ref().map(|dir| dir.join("kernels"));
-        let engine = device.start(config, weights, limits, startup);
+        let engine = device.start(config, weights, fixed.engine.limits, startup);
         let engine = engine.map_err(|error| match error {
             DeviceError::Weights(why) => broken(why),
             other => other.into(),

@@ -1,5 +1,7 @@
 //! A layer's operations on a backend, with weights, adapters and pages beyond any cache to turn to.
 
+use std::sync::Arc;
+
 use switchyard_kernels::{
     AdapterSlot, Batch, Delta, DeviceError, Dtype, HostMatrix, MAX_RANK, PAGE_TOKENS, Pending,
     RowToken, SampleRow, Segment, Site, Timed,
@@ -64,8 +66,13 @@ impl<'a, B: Timed> Bed<'a, B> {
         let slab_bytes = attention.slab_bytes();
         let slabs = size.pool_bytes / slab_bytes;
         backend.reserve(&attention, slabs)?;
-        let content = matrix(1, slab_bytes / 2);
-        (0..slabs as u32).for_each(|slab| backend.write_slab(slab, content.data.bytes()));
+        let mut content = backend.host_memory().buffer(slab_bytes);
+        content.bytes_mut().copy_from_slice(matrix(1, slab_bytes / 2).data.bytes());
+        let content = Arc::new(content);
+        for slab in 0..slabs as u32 {
+            let load = backend.load(content.clone(), &[slab]);
+            backend.await_load(&load);
+        }
         let mut sites = Vec::new();
         for site in SITES {
             let [outputs, inputs] = shape.site(site);

@@ -64,10 +64,14 @@ impl Pool {
         &self.shape
     }
 
-    pub(super) fn write_slab(&mut self, slab: u32, bytes: &[u8]) {
+    pub(super) fn load(&mut self, image: &HostBuffer, slabs: &[u32]) {
         let slab_bytes = self.shape.slab_bytes();
-        assert!(bytes.len() <= slab_bytes, "a slab holds {slab_bytes} bytes");
-        self.memory.bytes_mut()[slab as usize * slab_bytes..][..bytes.len()].copy_from_slice(bytes);
+        let pieces = image.bytes().chunks(slab_bytes);
+        assert_eq!(pieces.len(), slabs.len(), "one pool slab per slab of the image");
+        for (piece, &slab) in pieces.zip(slabs) {
+            let start = slab as usize * slab_bytes;
+            self.memory.bytes_mut()[start..][..piece.len()].copy_from_slice(piece);
+        }
     }
 
     pub(super) fn bind(&mut self, slot: AdapterSlot, adapter: ResidentAdapter) {

@@ -1,40 +1,59 @@
 //! The device's table of resident adapters: where each tile of each site lies.
+//!
+//! The table is sized with the pool, so that it need not move while steps run: an adapter has about
+//! as many tiles as it fills slabs. One that is cut finer than [`TILES_PER_SLAB`] may still not fit;
+//! then everything moves to a larger table, between steps.
 
 use std::sync::Arc;
 
-use super::{device::Device, launch::Parameter, memory::DeviceBuffer, pool::Pool};
+use super::{
+    device::Device, launch::Parameter, ledger::ADAPTER_TABLES, memory::DeviceBuffer, pool::Pool,
+    ranges::Ranges,
+};
 use crate::{
-    AdapterSlot, DeviceError, LinearTiles, RANK_CHUNK, ResidentAdapter, Site, Tile, TileMap,
+    AdapterSlot, DeviceError, Linear, LinearTiles, RANK_CHUNK, ResidentAdapter, Site, Tile, TileMap,
 };
 
 const SITES: [Site; 4] = [Site::Qkv, Site::Output, Site::GateUp, Site::Down];
 /// Bytes of `Tile` and of `SiteTiles` in `prelude.cuh`.
 const TILE_BYTES: usize = 24;
 const SITE_BYTES: usize = 20;
+/// Room at first: adapters, tiles of each at ranks up to two chunks, and tiles in a slab.
+const FIRST_SLOTS: usize = 4096;
+const TILES_PER_LINEAR: usize = 4;
+const TILES_PER_SLAB: usize = 32;
 
 /// Descriptors on the device, rewritten between steps.
 pub(super) struct AdapterTable {
     device: Arc<Device>,
+    layers: usize,
     /// `[slots, layers, 4]` of `SiteTiles`.
     sites: DeviceBuffer,
-    /// `[slots, tiles_max]` of `Tile`.
-    tiles: DeviceBuffer,
     slots: usize,
-    layers: usize,
-    tiles_max: usize,
-    /// `[slots]` what each slot holds, to write again when the tables grow.
-    bound: Vec<Option<ResidentAdapter>>,
+    /// `[tiles]` of `Tile`.
+    tiles: DeviceBuffer,
+    /// What of `tiles` nobody has.
+    room: Ranges,
+    /// By slot.
+    bound: Vec<Option<Bound>>,
     /// `[layers, 4]`
     most: Vec<ShrinkSize>,
 }
 
-/// What `shrink` has to do with a row at a site.
+/// What `shrink` has to do with a row at a site, the most of any adapter so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ShrinkSize {
     /// Columns of its result.
     pub(super) ranks: usize,
     /// Chunks of ranks.
     pub(super) chunks: u32,
+}
+
+/// What a slot holds.
+struct Bound {
+    adapter: ResidentAdapter,
+    /// First of its tiles.
+    first: usize,
 }
 
 /// `Adapters` of `prelude.cuh`.
@@ -56,16 +75,39 @@ impl AdaptersView {
 unsafe impl Parameter for AdaptersView {}
 
 impl AdapterTable {
+    /// A table without room, before `reserve`.
     pub(super) fn empty(device: &Arc<Device>) -> Result<Self, DeviceError> {
+        Self::with_room(device, 0, (0, 0))
+    }
+
+    /// A table for the adapters of a pool of so many slabs.
+    pub(super) fn reserve(
+        device: &Arc<Device>,
+        pool: &Pool,
+        slabs: usize,
+    ) -> Result<Self, DeviceError> {
+        let layers = pool.shape().layers;
+        let slots = slabs.min(FIRST_SLOTS);
+        let of_adapters = slots * layers * Linear::ALL.len() * TILES_PER_LINEAR;
+        let tiles = (slabs * TILES_PER_SLAB).min(of_adapters);
+        Self::with_room(device, layers, (slots, tiles))
+    }
+
+    fn with_room(
+        device: &Arc<Device>,
+        layers: usize,
+        (slots, tiles): (usize, usize),
+    ) -> Result<Self, DeviceError> {
+        let buffer = |bytes| DeviceBuffer::new(device, bytes, ADAPTER_TABLES);
         Ok(Self {
             device: device.clone(),
-            sites: DeviceBuffer::new(device, 0, "adapter tables")?,
-            tiles: DeviceBuffer::new(device, 0, "adapter tables")?,
-            slots: 0,
-            layers: 0,
-            tiles_max: 0,
+            layers,
+            sites: buffer(slots * layers * SITES.len() * SITE_BYTES)?,
+            slots,
+            tiles: buffer(tiles * TILE_BYTES)?,
+            room: Ranges::new(tiles),
             bound: Vec::new(),
-            most: Vec::new(),
+            most: vec![ShrinkSize::default(); layers * SITES.len()],
         })
     }
 
@@ -85,41 +127,45 @@ impl AdapterTable {
     }
 
     /// Makes an adapter usable as `slot`.
-    pub(super) fn bind(&mut self, pool: &Pool, slot: AdapterSlot, adapter: &ResidentAdapter) {
+    pub(super) fn bind(&mut self, pool: &Pool, slot: AdapterSlot, adapter: ResidentAdapter) {
         assert_eq!(adapter.slabs.len(), adapter.map.slabs as usize, "every slab has a place");
+        assert_eq!(pool.shape().layers, self.layers, "a table for this pool");
         let slot = slot.0 as usize;
         let tiles = tile_count(&adapter.map);
         assert!(tiles == 0 || adapter.map.dtype == pool.shape().dtype, "tiles in the base's type");
-        let layers = pool.shape().layers;
         if self.bound.len() <= slot {
-            self.bound.resize(slot + 1, None);
+            self.bound.resize_with(slot + 1, || None);
         }
-        self.bound[slot] = Some(adapter.clone());
-        if slot >= self.slots || tiles > self.tiles_max || layers != self.layers {
-            self.grow(layers, tiles);
-            for slot in 0..self.bound.len() {
-                self.write(pool, slot);
-            }
-        } else {
-            self.write(pool, slot);
+        if let Some(Bound { adapter, first }) = self.bound[slot].take() {
+            self.room.give(first..first + tile_count(&adapter.map));
+        }
+        let first = if slot < self.slots { self.room.take(tiles) } else { None };
+        self.bound[slot] = Some(Bound { adapter, first: first.unwrap_or(0) });
+        match first {
+            Some(_) => self.write(pool, slot),
+            None => self.grow(pool),
         }
     }
 
-    fn grow(&mut self, layers: usize, tiles: usize) {
-        self.slots = self.bound.len().next_power_of_two();
-        self.tiles_max = self.tiles_max.max(tiles);
-        self.layers = layers;
-        let buffer = |bytes| {
-            DeviceBuffer::new(&self.device, bytes, "adapter tables").expect("a few megabytes")
-        };
-        self.sites = buffer(self.slots * layers * SITES.len() * SITE_BYTES);
-        self.tiles = buffer(self.slots * self.tiles_max * TILE_BYTES);
-        self.most.resize(layers * SITES.len(), ShrinkSize::default());
+    /// Moves everything to a table with twice the room that is needed.
+    fn grow(&mut self, pool: &Pool) {
+        let needed: usize = self.bound.iter().flatten().map(|b| tile_count(&b.adapter.map)).sum();
+        let slots = self.slots.max(self.bound.len().next_power_of_two());
+        let room = Self::with_room(&self.device, self.layers, (slots, 2 * needed));
+        let before = std::mem::replace(self, room.expect("a few megabytes for more adapters"));
+        self.most = before.most;
+        self.bound = before.bound;
+        for slot in 0..self.bound.len() {
+            if let Some(Bound { adapter, first }) = &mut self.bound[slot] {
+                *first = self.room.take(tile_count(&adapter.map)).expect("room for all of them");
+                self.write(pool, slot);
+            }
+        }
     }
 
     fn write(&mut self, pool: &Pool, slot: usize) {
-        let Some(adapter) = &self.bound[slot] else { return };
-        let first = slot * self.tiles_max;
+        let bound = self.bound[slot].as_ref();
+        let Bound { adapter, first } = bound.expect("a slot that has been bound");
         let (mut sites, mut tiles) = (Vec::new(), Vec::new());
         for layer in 0..self.layers {
             for (index, site) in SITES.into_iter().enumerate() {
@@ -214,12 +260,11 @@ fn tile_count(map: &TileMap) -> usize {
 /// without tiles after which others follow is as wide as its partner.
 fn width(
     site: Site,
-    linear: crate::Linear,
+    linear: Linear,
     shape: &crate::AttentionShape,
     map: &TileMap,
     layer: usize,
 ) -> u32 {
-    use crate::Linear;
     match linear {
         Linear::Query => (shape.heads * shape.head_dim) as u32,
         Linear::Key | Linear::Value => (shape.kv_heads * shape.head_dim) as u32,

@@ -13,6 +13,8 @@ use cudarc::{
 
 use super::{
     launch::Launch,
+    ledger::Ledger,
+    monitor::Monitor,
     replay::{Replay, ReplayCounts},
     step::Class,
 };
@@ -22,7 +24,7 @@ use crate::DeviceError;
 const CAPABILITY_MIN: (i32, i32) = (8, 0);
 
 /// An opened GPU. Everything that lives on it holds one.
-pub(super) struct Device {
+pub(crate) struct Device {
     pub(super) context: Arc<CudaContext>,
     /// Every kernel and every ordered copy runs here.
     stream: Arc<CudaStream>,
@@ -35,6 +37,8 @@ pub(super) struct Device {
     pub(super) processors: u32,
     /// Most dynamic shared memory of a block, bytes.
     pub(super) shared_max: u32,
+    /// Whose its memory is.
+    pub(super) ledger: Ledger,
 }
 
 impl Device {
@@ -47,6 +51,8 @@ impl Device {
                 "cuda:{ordinal} does not exist: the driver sees {count} GPU{plural}, from 0"
             )));
         }
+        // Before the context, which takes memory too.
+        let ledger = Ledger::new(Monitor::open(ordinal));
         let open = || -> Result<((i32, i32), Self), DriverError> {
             let context = CudaContext::new(ordinal)?;
             // SAFETY: everything runs on one stream, and copies on another are ordered by events
@@ -61,7 +67,9 @@ impl Device {
             let capability = context.compute_capability()?;
             let (name, arch) = (context.name()?, target(capability));
             let replay = Mutex::default();
-            Ok((capability, Self { context, stream, replay, name, arch, processors, shared_max }))
+            let device =
+                Self { context, stream, replay, name, arch, processors, shared_max, ledger };
+            Ok((capability, device))
         };
         let opened = open();
         let (capability, device) =
@@ -84,6 +92,12 @@ impl Device {
     pub(super) fn stream(&self) -> &Arc<CudaStream> {
         self.replay().flush(&self.context, self.stream.cu_stream());
         &self.stream
+    }
+
+    /// Waits for what has been queued. Launches on hold stay so: any thread may call it.
+    pub(super) fn wait(&self) {
+        // The device may already be lost; there is nobody to tell.
+        let _ = self.stream.synchronize();
     }
 
     /// Begins a step of that class: its launches may wait until something else wants the stream.

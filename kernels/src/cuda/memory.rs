@@ -12,6 +12,7 @@ pub(super) struct DeviceBuffer {
     device: Arc<Device>,
     address: sys::CUdeviceptr,
     len: usize,
+    what: &'static str,
 }
 
 impl DeviceBuffer {
@@ -24,7 +25,8 @@ impl DeviceBuffer {
         // SAFETY: the context is current; the allocation is freed once, in `drop`.
         let address = unsafe { result::malloc_sync(len.max(1)) };
         let address = address.map_err(|_| device.out_of_memory(what, len))?;
-        Ok(Self { device: device.clone(), address, len })
+        device.ledger.add(what, len);
+        Ok(Self { device: device.clone(), address, len, what })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -78,11 +80,12 @@ impl Drop for DeviceBuffer {
         let _ = self.device.context.bind_to_thread();
         // SAFETY: allocated in `new`, freed here alone; freeing waits for kernels that use it.
         let _ = unsafe { result::free_sync(self.address) };
+        self.device.ledger.remove(self.what, self.len);
     }
 }
 
 /// Page-locked host memory, which copies run from without staging.
-pub(super) struct PinnedBuffer {
+pub(crate) struct PinnedBuffer {
     device: Arc<Device>,
     address: *mut c_void,
     len: usize,
@@ -90,9 +93,11 @@ pub(super) struct PinnedBuffer {
 
 // SAFETY: plain memory with one owner.
 unsafe impl Send for PinnedBuffer {}
+// SAFETY: a shared reference only reads it.
+unsafe impl Sync for PinnedBuffer {}
 
 impl PinnedBuffer {
-    pub(super) fn new(
+    pub(crate) fn new(
         device: &Arc<Device>,
         len: usize,
         what: &'static str,
@@ -110,12 +115,12 @@ impl PinnedBuffer {
         Ok(Self { device: device.clone(), address, len })
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         // SAFETY: one allocation of `len` bytes, initialised in `new`.
         unsafe { std::slice::from_raw_parts(self.address.cast(), self.len) }
     }
 
-    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `bytes`, and `self` is borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.address.cast(), self.len) }
     }
@@ -124,7 +129,7 @@ impl PinnedBuffer {
 impl Drop for PinnedBuffer {
     fn drop(&mut self) {
         // Copies from it may still run; the device may already be lost.
-        let _ = self.device.stream().synchronize();
+        self.device.wait();
         // SAFETY: allocated in `new`, freed here alone.
         let _ = unsafe { result::free_host(self.address) };
     }

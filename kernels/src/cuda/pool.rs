@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{device::Device, launch::Parameter, memory::DeviceBuffer};
+use super::{device::Device, launch::Parameter, ledger::POOL, memory::DeviceBuffer};
 use crate::{AttentionShape, DeviceError, Dtype, Tile};
 
 /// Slabs on the device.
@@ -49,10 +49,9 @@ impl Pool {
         shape: &AttentionShape,
         slabs: usize,
     ) -> Result<Self, DeviceError> {
-        const WHAT: &str = "the pool of KV pages and adapters";
         let bytes = shape.slab_bytes().checked_mul(slabs);
-        let bytes = bytes.ok_or_else(|| device.out_of_memory(WHAT, usize::MAX))?;
-        let memory = DeviceBuffer::new(device, bytes, WHAT)?;
+        let bytes = bytes.ok_or_else(|| device.out_of_memory(POOL, usize::MAX))?;
+        let memory = DeviceBuffer::new(device, bytes, POOL)?;
         let frequencies: Vec<u8> = shape.inv_freq.iter().flat_map(|f| f.to_le_bytes()).collect();
         let mut inv_freq = DeviceBuffer::new(device, frequencies.len(), "rotary frequencies")?;
         inv_freq.write(0, &frequencies);
@@ -75,15 +74,15 @@ impl Pool {
         }
     }
 
-    pub(super) fn write_slab(&mut self, slab: u32, bytes: &[u8]) {
-        let slab_bytes = self.shape.slab_bytes();
-        assert!(bytes.len() <= slab_bytes, "a slab holds {slab_bytes} bytes");
-        self.memory.write(slab as usize * slab_bytes, bytes);
+    /// Where a slab begins.
+    pub(super) fn slab_address(&self, slab: u32) -> u64 {
+        let start = slab as usize * self.shape.slab_bytes();
+        assert!(start + self.shape.slab_bytes() <= self.memory.len(), "a slab of the pool");
+        self.memory.address() + start as u64
     }
 
     /// Where a tile of an image begins that stands in these slabs.
     pub(super) fn tile_address(&self, slabs: &[u32], tile: &Tile) -> u64 {
-        let slab = u64::from(slabs[tile.slab as usize]) * self.shape.slab_bytes() as u64;
-        self.memory.address() + slab + u64::from(tile.offset)
+        self.slab_address(slabs[tile.slab as usize]) + u64::from(tile.offset)
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Mutex, OnceLock};
 
 use proptest::prelude::*;
 use switchyard_kernels::{
-    DeviceError, Dtype, SampleRow,
+    Backend, DeviceError, Dtype, SampleRow,
     cpu::{Cpu, Isa},
     cuda::Cuda,
 };
@@ -18,7 +18,7 @@ use switchyard_kernels::{
 use crate::{
     assert_same_bits, assert_within,
     case::{Case, DTYPES},
-    cpu,
+    cpu, loading,
     matmul::{Shape, product},
     random::Random,
     rig::{Make, Operation, Output, Rig, load, normed},
@@ -249,6 +249,45 @@ proptest! {
     #[test]
     fn small_sample(vocabulary in 1usize..3000, rows in 1usize..20, seed: u64) {
         check_sample(vocabulary, rows, seed);
+    }
+}
+
+#[test]
+fn small_loads_run_beside_steps() {
+    for seed in 1..5 {
+        if open().is_some() {
+            loading::check(&Case::new(seed).decoding(), seed, || open().unwrap());
+        }
+    }
+}
+
+#[test]
+fn large_loads_run_beside_steps() {
+    for (seed, plan) in (1..).zip(decode_plans()) {
+        if open().is_some() {
+            eprintln!("{}", plan.name);
+            let case = Case::planned(&plan.plan, &mut Random(seed));
+            loading::check(&case, seed, || open().unwrap());
+        }
+    }
+}
+
+#[test]
+fn small_images_lie_in_pinned_memory_and_are_counted() {
+    let Some(mut cuda) = open() else { return };
+    let memory = cuda.host_memory();
+    let first = memory.buffer(100_000);
+    let address = first.bytes().as_ptr();
+    drop(first);
+    assert_eq!(memory.buffer(100_000).bytes().as_ptr(), address, "pinned once, used twice");
+    assert!(memory.status().pinned, "{:?}", memory.refusal());
+    let shape = &Case::new(1).shape;
+    cuda.reserve(shape, 100).unwrap();
+    let counted = cuda.memory();
+    assert_eq!(counted.pool, 100 * shape.slab_bytes());
+    if let Some(reading) = Cuda::monitor(0).and_then(|monitor| monitor.read()) {
+        eprintln!("counted {counted:?}, seen {reading:?}");
+        assert!(counted.driver.is_some() && reading.used <= reading.total);
     }
 }
 

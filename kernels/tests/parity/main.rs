@@ -6,6 +6,7 @@
 
 mod case;
 mod cuda;
+mod loading;
 mod matmul;
 mod random;
 mod rig;
@@ -99,6 +100,11 @@ fn check_rows_alone(rig: &mut Rig<'_, Cpu>, case: &Case, together: &[Output]) {
 
 proptest! {
     #![proptest_config(cases(16))]
+
+    #[test]
+    fn loads_run_beside_steps(seed: u64) {
+        loading::check(&Case::new(seed).decoding(), seed, || cpu(Isa::best(), 2));
+    }
 
     #[test]
     fn operations_match_the_reference(seed: u64) {

@@ -1,11 +1,14 @@
 //! A backend with a case's adapters in its pool, and every operation run on the case's inputs.
 
+use std::sync::Arc;
+
 use switchyard_kernels::{
-    AdapterSlot, Backend, Batch, Delta, Dtype, Pending, ResidentAdapter, RowToken, Segment, Site,
+    AdapterSlot, Backend, Batch, Delta, Dtype, HostBuffer, Pending, ResidentAdapter, RowToken,
+    Segment, Site,
 };
 
 use crate::{
-    case::{Case, LAYERS},
+    case::{Adapter, Case, LAYERS},
     random::{Random, matrix},
 };
 
@@ -80,22 +83,46 @@ pub(crate) fn normed<B: Backend>(backend: &mut B, cols: usize, values: &[f32]) -
     out
 }
 
-/// Brings the case's adapters into the pool.
-pub(crate) fn bind<B: Backend>(case: &Case, backend: &mut B) {
-    for (slot, adapter) in case.adapters.iter().enumerate() {
-        for (bytes, &slab) in adapter.bytes.chunks(case.shape.slab_bytes()).zip(&adapter.slabs) {
-            backend.write_slab(slab, bytes);
-        }
-        let resident = ResidentAdapter { map: adapter.map.clone(), slabs: adapter.slabs.clone() };
-        backend.bind(AdapterSlot(slot as u32), resident);
-    }
+/// Bytes where the backend loads from at full speed.
+pub(crate) fn image<B: Backend>(backend: &B, bytes: &[u8]) -> Arc<HostBuffer> {
+    let mut image = backend.host_memory().buffer(bytes.len());
+    image.bytes_mut().copy_from_slice(bytes);
+    Arc::new(image)
 }
 
 impl<'a, B: Backend> Rig<'a, B> {
-    pub(crate) fn new(case: &'a Case, mut backend: B, seed: u64) -> Self {
-        backend.reserve(&case.shape, case.slabs).unwrap();
-        bind(case, &mut backend);
+    pub(crate) fn new(case: &'a Case, backend: B, seed: u64) -> Self {
+        let mut rig = Self::bare(case, (backend, 0), seed);
+        rig.load_all();
+        rig
+    }
+
+    /// Brings all of the case's adapters into the pool.
+    pub(crate) fn load_all(&mut self) {
+        for slot in 0..self.case.adapters.len() {
+            let load = self.begin_load(slot);
+            self.backend.await_load(&load);
+            self.bind(slot);
+        }
+    }
+
+    /// No adapter yet, and so many slabs more than the case needs.
+    pub(crate) fn bare(case: &'a Case, (mut backend, spare): (B, usize), seed: u64) -> Self {
+        backend.reserve(&case.shape, case.slabs + spare).unwrap();
         Self { backend, case, seed, fed: false }
+    }
+
+    pub(crate) fn begin_load(&mut self, slot: usize) -> B::Load {
+        let adapter = &self.case.adapters[slot];
+        let image = image(&self.backend, &adapter.bytes);
+        self.backend.load(image, &adapter.slabs)
+    }
+
+    /// Once its load is complete.
+    pub(crate) fn bind(&mut self, slot: usize) {
+        let Adapter { map, slabs, .. } = &self.case.adapters[slot];
+        let resident = ResidentAdapter { map: map.clone(), slabs: slabs.clone() };
+        self.backend.bind(AdapterSlot(slot as u32), resident);
     }
 
     pub(crate) fn fed(self, fed: bool) -> Self {

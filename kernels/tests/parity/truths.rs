@@ -12,7 +12,7 @@ use switchyard_kernels::{
 use crate::{
     assert_close, cpu,
     random::{matrix, write},
-    rig::load,
+    rig::{image, load},
     sampling::GREEDY,
 };
 
@@ -163,11 +163,13 @@ fn the_gate_is_a_sigmoid_linear_unit<B: Backend>(backend: &mut B) {
 fn a_delta_lands_on_its_own_linear<B: Backend>(backend: &mut B) {
     backend.reserve(&SHAPE, 3).unwrap();
     // A `[8, 2]` at 0, B `[2, 8]` at 128; only rank 0 is not padding.
-    let mut image = vec![0; 256];
-    write(Dtype::F32, &[1.0, 2.0], &mut image);
+    let mut bytes = vec![0; 256];
+    write(Dtype::F32, &[1.0, 2.0], &mut bytes);
     let b = [3.0, 0., 0., 0., 0., 0., 0., 0., 4.0];
-    write(Dtype::F32, &b, &mut image[128..]);
-    backend.write_slab(2, &image);
+    write(Dtype::F32, &b, &mut bytes[128..]);
+    let copy = backend.load(image(backend, &bytes), &[2]);
+    backend.await_load(&copy);
+    assert!(backend.loaded(&copy).is_some());
     let a = Tile { ranks: 0..8, long: 0..2, slab: 0, offset: 0 };
     let b = Tile { offset: 128, ..a.clone() };
     let tiles = LinearTiles { padded_rank: 8, scale: 0.5, a: vec![a], b: vec![b] };

@@ -5,7 +5,7 @@ use super::*;
 
 fn image(id: u8, bytes: usize) -> AdapterImage {
     let map = Arc::new(TileMap { dtype: Dtype::F32, slabs: 1, linears: Vec::new() });
-    let bytes = HostBuffer::zeroed(bytes);
+    let bytes = Arc::new(HostBuffer::zeroed(bytes));
     AdapterImage { id: AdapterId([id; 32]), rank: 8, map, bytes, resident: Arc::default() }
 }
 

@@ -29,7 +29,8 @@ impl Written {
     }
 
     fn read(&self) -> io::Result<AdapterImage> {
-        read(&self.path(), self.image.id, &base())
+        let memory = ImageMemory::pageable(base().slab_bytes());
+        read(&self.path(), self.image.id, (&base(), &memory))
     }
 
     /// Bytes before the image's.
@@ -55,7 +56,8 @@ fn an_image_comes_back_as_it_was() {
 fn an_image_of_another_adapter_or_base_is_refused() {
     let written = Written::new("r3");
     let refused = |id, base: &BaseIdentity| {
-        let error = read(&written.path(), id, base).err().expect("refused");
+        let memory = ImageMemory::pageable(base.slab_bytes());
+        let error = read(&written.path(), id, (base, &memory)).err().expect("refused");
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     };
     refused(AdapterId([1; 32]), &base());

@@ -46,7 +46,7 @@ impl Site {
     }
 
     fn start_with(&self, cache: Option<PathBuf>, budget: usize) -> Started {
-        let store = AdapterStore::new(base(), cache, budget);
+        let store = AdapterStore::new(base(), cache, (HostMemory::pageable(), budget));
         let mut registry = Registry::new(Arc::clone(&store));
         let refresh = registry.refresh(&[self.adapters()], &BTreeMap::new());
         assert!(refresh.problems.is_empty(), "{:?}", refresh.problems);

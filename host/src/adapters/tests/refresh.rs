@@ -13,7 +13,7 @@ struct Watched {
 impl Watched {
     fn new() -> Self {
         let parent = tempfile::tempdir().unwrap();
-        let store = AdapterStore::new(base(), None, usize::MAX);
+        let store = AdapterStore::new(base(), None, (HostMemory::pageable(), usize::MAX));
         Self { parent, registry: Registry::new(store), options: BTreeMap::new() }
     }
 

@@ -120,7 +120,7 @@ impl Outcome {
         let ms = |time: Duration| round(time.as_secs_f64() * 1e3, 1);
         let ttft = |share| percentile(&self.first_tokens, share).unwrap_or_default();
         let rate = |hits: f64| round(hits / self.requests as f64, 3);
-        let adapter_loads = self.since(|status| status.adapter_loads);
+        let adapter_loads = self.since(|status| status.adapters.loads);
         let line = Line {
             model: &args.base.model,
             registered: title.registered,
@@ -175,7 +175,8 @@ fn series(slabs: &[(Duration, SlabCounts)]) -> Vec<[u64; 4]> {
     let points = slabs.len().min(SERIES_MAX);
     let at = |point: usize| point * (slabs.len() - 1) / (points - 1).max(1);
     let row = |(time, counts): (Duration, SlabCounts)| {
-        let SlabCounts { free, kv, adapter, .. } = counts;
+        let SlabCounts { free, kv, adapter_in_use, adapter_idle, adapter_loading, .. } = counts;
+        let adapter = adapter_in_use + adapter_idle + adapter_loading;
         [time.as_millis() as u64, kv as u64, adapter as u64, free as u64]
     };
     (0..points).map(|point| row(slabs[at(point)])).collect()

@@ -138,7 +138,10 @@ fn median(values: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::{adapters::AdapterSource, adapters::Ranks, shape};
+    use crate::{
+        bench::{adapters::AdapterSource, adapters::Ranks, shape},
+        model::ImageMemory,
+    };
 
     const PRODUCTS: [ProductStage; 5] = [
         ProductStage::Qkv,
@@ -158,7 +161,9 @@ mod tests {
         assert_eq!(products, floor::weight_bytes(&config, dtype));
         let slab_bytes = config.attention_shape(dtype).slab_bytes();
         assert_eq!(reads.bytes(Stage::Attention, &[]), 2 * 3 * slab_bytes);
-        let adapters = AdapterSource::new(&config, dtype, Ranks::All(16)).unwrap().images(2);
+        let memory = ImageMemory::pageable(slab_bytes);
+        let adapters =
+            AdapterSource::new(&config, dtype, Ranks::All(16), memory).unwrap().images(2);
         let lora = [Stage::Shrink, Stage::RopeStore, Stage::Norm, Stage::Activate];
         let elements: usize = Linear::ALL
             .into_iter()

@@ -1,3 +1,5 @@
+mod pressure;
+
 use std::{mem, sync::Arc};
 
 use proptest::prelude::*;
@@ -5,7 +7,7 @@ use switchyard_kernels::{Dtype, HostBuffer, PAGE_TOKENS, TileMap};
 
 use super::*;
 use crate::{
-    engine::{FinishReason, NewSequence, Sampling, TokenStream, sequence::Place},
+    engine::{FinishReason, NewSequence, Sampling, SlabCounts, TokenStream, sequence::Place},
     model::{AdapterId, AdapterImage},
 };
 
@@ -14,7 +16,7 @@ const SLABS: usize = 24;
 
 fn adapter(id: u8, slabs: u32) -> Arc<AdapterImage> {
     let map = Arc::new(TileMap { dtype: Dtype::F32, slabs, linears: Vec::new() });
-    let (bytes, resident) = (HostBuffer::zeroed(0), Arc::default());
+    let (bytes, resident) = (Arc::new(HostBuffer::zeroed(0)), Arc::default());
     Arc::new(AdapterImage { id: AdapterId([id; 32]), rank: 8, map, bytes, resident })
 }
 
@@ -24,11 +26,24 @@ struct Drive {
     runs_behind: bool,
     /// What the step in flight draws, if one is.
     in_flight: Option<Vec<SequenceId>>,
+    /// Steps that each load takes, in turn; none is complete at once.
+    delays: Vec<usize>,
+    /// Loads under way, oldest first, and the steps that each still takes.
+    loads: VecDeque<(AdapterId, usize)>,
+    /// Adapters of the loads begun, in order.
+    begun: Vec<AdapterId>,
 }
 
 impl Drive {
     fn new(scheduler: Scheduler) -> Self {
-        Self { scheduler, runs_behind: false, in_flight: None }
+        Self {
+            scheduler,
+            runs_behind: false,
+            in_flight: None,
+            delays: Vec::new(),
+            loads: VecDeque::new(),
+            begun: Vec::new(),
+        }
     }
 
     fn behind(scheduler: Scheduler) -> Self {
@@ -53,14 +68,49 @@ impl Drive {
         stream
     }
 
-    fn step(&mut self) -> Plan {
-        let plan = self.scheduler.schedule();
+    /// Gives every load under way a step and hands over those that are complete, oldest first; the
+    /// oldest whatever it still takes, if the caller waits.
+    fn take_up(&mut self, wait: bool) {
+        let mut first = wait;
+        while let Some(&(id, left)) = self.loads.front() {
+            if left > 0 && !first {
+                return;
+            }
+            first = false;
+            self.loads.pop_front();
+            self.scheduler.loaded(id);
+            self.scheduler.assert_conserved();
+        }
+    }
+
+    fn plan(&mut self) -> Vec<Work> {
+        self.loads.iter_mut().for_each(|(_, left)| *left = left.saturating_sub(1));
+        self.take_up(false);
+        let Some(begun) = self.scheduler.prepare() else { return Vec::new() };
+        self.scheduler.assert_conserved();
+        for AdapterLoad { image, slabs, .. } in begun {
+            assert_eq!(slabs.len(), image.map.slabs as usize);
+            assert!(self.loads.iter().all(|(id, _)| *id != image.id), "no load twice at once");
+            let turn = self.begun.len();
+            let delay = self.delays.get(turn % self.delays.len().max(1)).copied().unwrap_or(0);
+            self.loads.push_back((image.id, delay));
+            self.begun.push(image.id);
+        }
+        assert!(self.loads.len() <= MAX_LOADS);
+        self.take_up(false);
+        self.scheduler.plan()
+    }
+
+    fn step(&mut self) -> Vec<Work> {
+        let plan = self.plan();
         self.scheduler.assert_conserved();
         let order = self.check(&plan);
-        let launched = (!plan.work.is_empty()).then_some(order);
+        let launched = (!plan.is_empty()).then_some(order);
         if let Some(order) = &launched {
-            self.scheduler.launch(&plan.work, order);
+            self.scheduler.launch(&plan, order);
             self.scheduler.assert_conserved();
+        } else if self.in_flight.is_none() {
+            self.take_up(true);
         }
         let late = self.runs_behind;
         let due = if late { mem::replace(&mut self.in_flight, launched) } else { launched };
@@ -73,16 +123,19 @@ impl Drive {
     }
 
     /// Asserts what holds of every plan; the sequences that it draws for.
-    fn check(&self, plan: &Plan) -> Vec<SequenceId> {
+    fn check(&self, plan: &[Work]) -> Vec<SequenceId> {
         let scheduler = &self.scheduler;
         let mut order = Vec::new();
         let mut seen = vec![false; scheduler.running.len()];
-        for work in &plan.work {
+        for work in plan {
             let sequence = &scheduler.running[work.index];
             assert!(!mem::replace(&mut seen[work.index], true), "one work item a sequence");
             assert!(work.rows >= 1 && work.rows <= sequence.remaining(), "length chain");
             assert!(sequence.computed + work.rows <= sequence.pages.len() * PAGE_TOKENS);
             assert_eq!(sequence.slot.is_some(), sequence.adapter().is_some(), "lease pins");
+            let on_its_way = |id| self.loads.iter().any(|(other, _)| *other == id);
+            let adapter = sequence.adapter().map(|image| image.id);
+            assert!(!adapter.is_some_and(on_its_way), "an adapter is used once it is there");
             if work.rows == sequence.remaining() {
                 order.push(sequence.id);
             }
@@ -91,6 +144,10 @@ impl Drive {
         assert!(scheduler.waiting.iter().all(|waiting| waiting.overtaken <= MAX_OVERTAKEN));
         order
     }
+}
+
+fn kv(drive: &Drive) -> usize {
+    drive.scheduler.pool.counts(drive.scheduler.residency.slabs()).kv
 }
 
 /// `(tokens so far, whether it finished)`
@@ -145,10 +202,11 @@ proptest! {
         max_running in 1usize..9,
         max_step_tokens in 1usize..70,
         runs_behind: bool,
+        delays in prop::collection::vec(0usize..12, 0..5),
     ) {
         // The largest: 150 + 59 tokens in 13 pages and an adapter of 10.
         let scheduler = Scheduler::new(SLABS, max_running, max_step_tokens);
-        let mut drive = Drive { runs_behind, ..Drive::new(scheduler) };
+        let mut drive = Drive { runs_behind, delays, ..Drive::new(scheduler) };
         let adapters: Vec<_> = (0..6).map(|i| adapter(i, adapter_slabs[i as usize])).collect();
         let mut open: Vec<(usize, Request, TokenStream, u32)> = Vec::new();
         let mut now = 0;
@@ -171,12 +229,18 @@ proptest! {
         }
         prop_assert!(open.is_empty(), "every stream that was kept has finished");
         prop_assert!(drive.in_flight.is_none());
+        while !drive.loads.is_empty() {
+            drive.step();
+        }
         let mut scheduler = drive.scheduler;
-        let counts = scheduler.pool.counts();
-        prop_assert_eq!(counts.kv, 0);
-        prop_assert_eq!(counts.free, SLABS - counts.adapter);
+        let mut status = EngineStatus::default();
+        scheduler.report(&mut status);
+        let SlabCounts { free, kv, adapter_in_use, adapter_idle, adapter_loading, .. } =
+            status.slabs;
+        prop_assert_eq!([kv, adapter_in_use, adapter_loading], [0; 3]);
+        prop_assert_eq!(free, SLABS - adapter_idle);
         drop(adapters);
-        scheduler.schedule();
+        scheduler.prepare();
         prop_assert_eq!(scheduler.pool.free(), SLABS, "retired adapters are gone");
     }
 }
@@ -185,8 +249,8 @@ proptest! {
 fn decode_goes_first_and_prompts_share_what_is_left() {
     let mut drive = Drive::new(Scheduler::new(SLABS, 8, 10));
     let _streams = [(3, 9), (30, 9), (4, 9)].map(|lengths| drive.submit(lengths, None));
-    let rows = |plan: Plan| -> Vec<(usize, usize)> {
-        plan.work.iter().map(|work| (work.index, work.rows)).collect()
+    let rows = |plan: Vec<Work>| -> Vec<(usize, usize)> {
+        plan.iter().map(|work| (work.index, work.rows)).collect()
     };
     assert_eq!(rows(drive.step()), [(0, 3), (1, 7)]);
     assert_eq!(rows(drive.step()), [(0, 1), (1, 9)]);
@@ -218,9 +282,10 @@ fn idle_adapters_stay_until_slabs_are_wanted_and_the_least_used_goes() {
     let adapters: Vec<_> = (0..4).map(|i| adapter(i, 7)).collect();
     let mut run = |i: usize| {
         let mut stream = drive.submit((5, 1), Some(adapters[i].clone()));
-        let loads = drive.step().loads.len();
+        let before = drive.begun.len();
+        drive.step();
         assert!(received(&mut stream).1);
-        loads
+        drive.begun.len() - before
     };
     assert_eq!([0, 1, 2].map(&mut run), [1, 1, 1]);
     assert_eq!([0, 0, 2].map(&mut run), [0, 0, 0]);
@@ -249,7 +314,7 @@ fn the_newest_is_preempted_and_keeps_what_it_produced() {
 
 /// Rows of each step.
 fn rows(drive: &mut Drive, steps: usize) -> Vec<Vec<usize>> {
-    let rows = |plan: Plan| plan.work.iter().map(|work| work.rows).collect();
+    let rows = |plan: Vec<Work>| plan.iter().map(|work| work.rows).collect();
     (0..steps).map(|_| rows(drive.step())).collect()
 }
 
@@ -258,9 +323,9 @@ fn a_step_is_planned_before_the_tokens_of_the_one_before_are_known() {
     let mut drive = Drive::behind(Scheduler::new(SLABS, 8, 64));
     let mut stream = drive.submit((16, 3), None);
     assert_eq!(rows(&mut drive, 1), [[16]]);
-    assert_eq!((received(&mut stream), drive.scheduler.pool.counts().kv), ((0, false), 1));
+    assert_eq!((received(&mut stream), kv(&drive)), ((0, false), 1));
     assert_eq!(rows(&mut drive, 1), [[1]]);
-    assert_eq!((received(&mut stream), drive.scheduler.pool.counts().kv), ((1, false), 2));
+    assert_eq!((received(&mut stream), kv(&drive)), ((1, false), 2));
     // The third token is the last: it is drawn and never computed.
     assert_eq!(rows(&mut drive, 2), [vec![1], vec![]]);
     assert_eq!(received(&mut stream), (2, true));

@@ -69,7 +69,7 @@ fn host(
                 streams[i] = None;
             }
         }
-        if now > 40 && engine.scheduler.is_idle() {
+        if now > 40 && engine.scheduler.is_idle() && engine.loads.is_empty() {
             assert!(engine.in_flight.is_none());
             return (received, engine);
         }
@@ -92,10 +92,12 @@ proptest! {
         slabs in 14usize..40,
         running in 1usize..8,
         step_tokens in 1usize..40,
+        load_delay in 0u32..9,
     ) {
         let adapters: Vec<_> = (1..4).map(|i| tiny_adapter(Dtype::F32, 4, i)).collect();
         let [at_once, late] = BOTH.map(|rig| Rig { slabs, running, step_tokens, ..rig });
         let (expected, _) = host(at_once, &visits, &adapters);
+        let late = Rig { load_delay, ..late };
         let (found, engine) = host(late, &visits, &adapters);
         for ((visit, expected), found) in visits.iter().zip(&expected).zip(&found) {
             // Who leaves early may have seen more or fewer.

@@ -69,7 +69,7 @@ fn traffic_counts_an_adapter_once_a_step_and_every_sequence_s_keys() {
 
 #[test]
 fn cancellation_at_any_step_frees_everything_at_the_next() {
-    for rig in BOTH {
+    for rig in BOTH.into_iter().chain(SLOW) {
         let adapter = Some(tiny_adapter(Dtype::F32, 8, 1));
         for steps in 0..12 {
             let mut engine = Rig { step_tokens: 8, ..rig }.engine();

@@ -36,7 +36,7 @@ fn unpack(image: &AdapterImage, tiles: &[Tile], slab_bytes: usize, a: bool) -> V
 
 /// Every tile where it may be, every weight where it must be, zeros in the padding.
 fn check(config: &ModelConfig, weights: &LoraWeights, slab_bytes: usize) {
-    let image = weights.pack(config, slab_bytes, ID).expect("packs");
+    let image = weights.pack(config, &ImageMemory::pageable(slab_bytes), ID).expect("packs");
     let map = &image.map;
     assert_eq!(image.bytes.len(), map.slabs as usize * slab_bytes);
     let mut taken: Vec<(u32, u32, usize)> = Vec::new();
@@ -102,7 +102,7 @@ fn large_shapes_waste_little_and_start_with_the_first_layer() {
     let slab_bytes =
         ModelConfig { kv_heads: 8, ..config.clone() }.attention_shape(Dtype::Bf16).slab_bytes();
     let weights = LoraWeights::random(&config, Dtype::Bf16, 16, 1);
-    let image = weights.pack(&config, slab_bytes, ID).expect("packs");
+    let image = weights.pack(&config, &ImageMemory::pageable(slab_bytes), ID).expect("packs");
     let used: usize =
         weights.linears.iter().map(|lora| lora.a.data.len() + lora.b.data.len()).sum();
     assert!(used * 100 >= image.bytes.len() * 95, "{used} of {}", image.bytes.len());
@@ -116,7 +116,8 @@ fn large_shapes_waste_little_and_start_with_the_first_layer() {
 #[test]
 fn refuses_what_no_kernel_takes() {
     let pack = |rank, slab_bytes| {
-        LoraWeights::random(&tiny(), Dtype::F32, rank, 1).pack(&tiny(), slab_bytes, ID).err()
+        let memory = ImageMemory::pageable(slab_bytes);
+        LoraWeights::random(&tiny(), Dtype::F32, rank, 1).pack(&tiny(), &memory, ID).err()
     };
     let rank = PackError::Rank { layer: 0, linear: Linear::Query, rank: 257 };
     assert_eq!(pack(257, 8192), Some(rank));

@@ -1,15 +1,18 @@
 //! The CPU backend under observation: counts what LoRA costs, keeps the logits that tokens were
 //! drawn from and fails on demand. It can play a device that runs behind: then it hands a step's
 //! tokens out only when they are collected, and sees that nothing of a step is overwritten before.
+//! And it can play one whose loads take their time: then an image's slabs hold nothing of use until
+//! the load is complete, and nobody may touch them.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use switchyard_kernels::{
-    AdapterSlot, AttentionShape, Backend, Batch, Delta, DeviceError, MatrixSource, Pending,
-    ResidentAdapter, RowToken, SampleRow, Sampled, Site,
+    AdapterSlot, AttentionShape, Backend, Batch, Delta, DeviceError, DeviceMemory, HostBuffer,
+    HostMemory, MatrixSource, Pending, ResidentAdapter, RowToken, SampleRow, Sampled, Site,
     cpu::{Cpu, Isa},
 };
 
@@ -28,6 +31,10 @@ pub(crate) struct Record {
     pub(crate) begun_behind: usize,
     /// Rows whose token was not known yet.
     pub(crate) drawn_rows: usize,
+    /// Steps begun while an image was being copied.
+    pub(crate) begun_beside_loads: usize,
+    /// Times that somebody waited for a load.
+    pub(crate) load_waits: usize,
 }
 
 /// Slabs and slots of a step.
@@ -46,6 +53,18 @@ struct InFlight {
     sampled: Vec<Sampled>,
 }
 
+/// An image that is being copied.
+struct Writing {
+    number: u64,
+    image: Arc<HostBuffer>,
+    slabs: Vec<u32>,
+    /// Times that it is still asked after in vain.
+    delay: u32,
+}
+
+/// The number of a load.
+pub(crate) struct ProbeLoad(u64);
+
 /// The number of a step whose tokens are kept back.
 pub(crate) struct ProbeDraw(u64);
 
@@ -54,6 +73,13 @@ pub(crate) struct Probe {
     inner: Cpu,
     record: Arc<Mutex<Record>>,
     runs_behind: bool,
+    /// Times that each load is asked after in vain.
+    load_delay: u32,
+    slab_bytes: usize,
+    /// Loads so far.
+    loads: u64,
+    /// Loads under way, oldest first.
+    writing: VecDeque<Writing>,
     /// Draws so far.
     draws: u64,
     /// `[logits]` tokens of the latest draw.
@@ -72,6 +98,10 @@ impl Probe {
             inner: Cpu::new(isa, 2).expect("an available path"),
             record: Arc::default(),
             runs_behind: false,
+            load_delay: 0,
+            slab_bytes: 0,
+            loads: 0,
+            writing: VecDeque::new(),
             draws: 0,
             drawn: Vec::new(),
             bound: BTreeMap::new(),
@@ -82,6 +112,19 @@ impl Probe {
 
     pub(crate) fn behind(isa: Isa) -> Self {
         Self { runs_behind: true, ..Self::new(isa) }
+    }
+
+    pub(crate) fn with_load_delay(self, load_delay: u32) -> Self {
+        Self { load_delay, ..self }
+    }
+
+    /// Completes loads up to that one.
+    fn write(&mut self, number: u64) {
+        while self.writing.front().is_some_and(|first| first.number <= number) {
+            let Some(Writing { image, slabs, .. }) = self.writing.pop_front() else { return };
+            let load = self.inner.load(image, &slabs);
+            assert!(self.inner.loaded(&load).is_some());
+        }
     }
 
     pub(crate) fn record(&self) -> Arc<Mutex<Record>> {
@@ -96,6 +139,11 @@ impl Probe {
         let slots: Vec<_> = batch.segments.iter().filter_map(|segment| segment.adapter).collect();
         let adapters = slots.iter().flat_map(|slot| self.bound[slot].clone()).collect();
         self.uses = Uses { pages: batch.page_indices.clone(), slots, adapters };
+        record.begun_beside_loads += usize::from(!self.writing.is_empty());
+        for slab in self.writing.iter().flat_map(|writing| &writing.slabs) {
+            let used = self.uses.pages.contains(slab) || self.uses.adapters.contains(slab);
+            assert!(!used, "one writer: slab {slab} is being written by a load");
+        }
         for older in &self.in_flight {
             let read = |page: &u32| older.uses.adapters.contains(page);
             assert!(!self.uses.pages.iter().any(read), "a page on an adapter that is read");
@@ -124,6 +172,7 @@ impl Backend for Probe {
     type Vector = <Cpu as Backend>::Vector;
     type Tensor = <Cpu as Backend>::Tensor;
     type Draw = ProbeDraw;
+    type Load = ProbeLoad;
 
     fn name(&self) -> String {
         self.inner.name()
@@ -147,18 +196,51 @@ impl Backend for Probe {
         self.inner.spare_bytes()
     }
     fn reserve(&mut self, shape: &AttentionShape, slabs: usize) -> Result<(), DeviceError> {
+        self.slab_bytes = shape.slab_bytes();
         self.inner.reserve(shape, slabs)
     }
-    fn write_slab(&mut self, slab: u32, bytes: &[u8]) {
-        for InFlight { uses, .. } in &self.in_flight {
-            let used = uses.pages.contains(&slab) || uses.adapters.contains(&slab);
-            assert!(!used, "one writer: a step in flight uses slab {slab}");
+    fn memory(&self) -> DeviceMemory {
+        self.inner.memory()
+    }
+    fn host_memory(&self) -> HostMemory {
+        self.inner.host_memory()
+    }
+    fn load(&mut self, image: Arc<HostBuffer>, slabs: &[u32]) -> ProbeLoad {
+        for &slab in slabs {
+            for InFlight { uses, .. } in &self.in_flight {
+                let used = uses.pages.contains(&slab) || uses.adapters.contains(&slab);
+                assert!(!used, "one writer: a step in flight uses slab {slab}");
+            }
+            let written = |writing: &Writing| writing.slabs.contains(&slab);
+            assert!(!self.writing.iter().any(written), "one writer: two loads write slab {slab}");
         }
-        self.inner.write_slab(slab, bytes);
+        let mut garbage = HostBuffer::zeroed(slabs.len() * self.slab_bytes);
+        garbage.bytes_mut().fill(0xff);
+        self.inner.load(Arc::new(garbage), slabs);
+        self.loads += 1;
+        let (number, slabs, delay) = (self.loads, slabs.to_vec(), self.load_delay);
+        self.writing.push_back(Writing { number, image, slabs, delay });
+        ProbeLoad(number)
+    }
+    fn loaded(&mut self, load: &ProbeLoad) -> Option<Duration> {
+        if let Some(first) = self.writing.front_mut().filter(|first| first.number <= load.0) {
+            if first.delay > 0 {
+                first.delay -= 1;
+                return None;
+            }
+            self.write(load.0);
+        }
+        Some(Duration::from_micros(1))
+    }
+    fn await_load(&mut self, load: &ProbeLoad) {
+        self.record.lock().unwrap().load_waits += 1;
+        self.write(load.0);
     }
     fn bind(&mut self, slot: AdapterSlot, adapter: ResidentAdapter) {
         let used = |step: &InFlight| step.uses.slots.contains(&slot);
         assert!(!self.in_flight.iter().any(used), "a step in flight uses {slot:?}");
+        let written = |slab: &u32| self.writing.iter().any(|load| load.slabs.contains(slab));
+        assert!(!adapter.slabs.iter().any(written), "an adapter is bound once it is there");
         self.bound.insert(slot, adapter.slabs.clone());
         self.inner.bind(slot, adapter);
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use switchyard_kernels::Dtype;
+use switchyard_kernels::{Dtype, HostMemory};
 
 use super::*;
 use crate::{
@@ -26,7 +26,8 @@ fn catalogue() -> Arc<Catalogue> {
     let tags = vec![("task".to_owned(), "math".to_owned())];
     let options = AdapterOptions { allow_base_mismatch: true, tags };
     let options = BTreeMap::from([("r8".to_owned(), options)]);
-    let mut registry = Registry::new(AdapterStore::new(base, None, usize::MAX));
+    let mut registry =
+        Registry::new(AdapterStore::new(base, None, (HostMemory::pageable(), usize::MAX)));
     let refresh = registry.refresh(&[root().join("tests/golden/adapters")], &options);
     assert!(refresh.catalogue.get("r8").is_some(), "{:?}", refresh.problems);
     refresh.catalogue

@@ -12,7 +12,7 @@ use crate::{
     case::{Case, LAYERS, Plan},
     cpu,
     random::Random,
-    rig::{Rig, bind},
+    rig::Rig,
 };
 
 const VOCABULARY: usize = 264;
@@ -195,17 +195,17 @@ fn small_steps_replay_what_they_launched() {
 fn small_unused_adapters_change_no_launch() {
     let Some(cuda) = open() else { return };
     let case = &Case::planned(&plan().plan, &mut Random(SEED)).decoding();
-    let mut bare = Case::planned(&plan().plan, &mut Random(SEED)).decoding();
-    bare.adapters.clear();
-    let mut cuda = filled(&bare, cuda);
-    let decoder = Decoder::<Cuda>::new(&mut cuda, case);
-    let mut tensors = Tensors::new(&mut cuda, case);
+    let mut rig = Rig::bare(case, (cuda, 0), SEED);
+    rig.store(&case.batch(case.sequences.iter().map(|s| (s, 0..s.done))));
+    let cuda = &mut rig.backend;
+    let decoder = Decoder::<Cuda>::new(cuda, case);
+    let mut tensors = Tensors::new(cuda, case);
     let batch = batch(case, 9, false);
     let mut step = |cuda: &mut Cuda| decoder.step(cuda, &mut tensors, &batch, 0);
-    let off = [step(&mut cuda), step(&mut cuda), step(&mut cuda)];
+    let off = [step(cuda), step(cuda), step(cuda)];
     assert_eq!(cuda.replay_counts(), ReplayCounts { captured: 1, replayed: 2 });
-    bind(case, &mut cuda);
-    let unused = step(&mut cuda);
-    assert_eq!(cuda.replay_counts(), ReplayCounts { captured: 1, replayed: 3 });
+    rig.load_all();
+    let unused = step(&mut rig.backend);
+    assert_eq!(rig.backend.replay_counts(), ReplayCounts { captured: 1, replayed: 3 });
     off.iter().for_each(|logits| assert_same_bits("unused", &unused, logits));
 }
