@@ -1,7 +1,7 @@
 //! Runs the real binary on a free port and talks HTTP to it.
 //!
-//! Tests are built once and may run elsewhere: where the repository lies, which binary is under test
-//! and on what device is then said by `SWITCHYARD_TEST_ROOT`, `_BINARY` and `_DEVICE`.
+//! Tests are built once and may run elsewhere: where the repository lies, which binary is under
+//! test and on what device is then said by `SWITCHYARD_TEST_ROOT`, `_BINARY` and `_DEVICE`.
 
 use std::{
     env, fs,

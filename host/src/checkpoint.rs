@@ -2,10 +2,10 @@
 //!
 //! [`Checkpoint::open`] reads small files and headers only and refuses whatever it does not
 //! understand: an unknown architecture, a missing, misshapen or unexpected tensor.
-//! [`Checkpoint::weights`] then gives the weights, stacked as the model wants them: vectors at once,
-//! matrices as sources that a backend reads piece by piece, by several threads, to where it keeps
-//! them. Files are read plainly, never mapped. Invariant: what `open` accepted asks for no more
-//! memory than the files on disk justify.
+//! [`Checkpoint::weights`] then gives the weights, stacked as the model wants them: vectors at
+//! once, matrices as sources that a backend reads piece by piece, by several threads, to where it
+//! keeps them. Files are read plainly, never mapped. Invariant: what `open` accepted asks for no
+//! more memory than the files on disk justify.
 
 mod file;
 mod fingerprint;
@@ -152,7 +152,8 @@ impl Checkpoint {
     }
 
     /// The weights, converted to `dtype` if one is given. The matrices are read by who takes them;
-    /// `progress` is told bytes read and bytes in all after every piece, by the thread that read it.
+    /// `progress` is told bytes read and bytes in all after every piece, by the thread that read
+    /// it.
     pub fn weights(
         &self,
         dtype: Option<Dtype>,

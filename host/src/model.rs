@@ -100,8 +100,8 @@ impl<B: Backend> Model<B> {
         self.backend.memory()
     }
 
-    /// Begins to copy an adapter into pool slabs, one of the image's slabs into each. Until the copy
-    /// is complete the slabs are nobody else's; see [`Backend::load`].
+    /// Begins to copy an adapter into pool slabs, one of the image's slabs into each. Until the
+    /// copy is complete the slabs are nobody else's; see [`Backend::load`].
     pub fn begin_load(&mut self, image: &AdapterImage, slabs: &[u32]) -> B::Load {
         assert_eq!(slabs.len(), image.map.slabs as usize, "one pool slab per slab of the image");
         self.backend.load(Arc::clone(&image.bytes), slabs)

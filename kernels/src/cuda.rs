@@ -2,9 +2,9 @@
 //! time, so that the same binary starts where there is none.
 //!
 //! Every operation has one Rust file under `cuda/`, its launch contract, and one `.cu` file. All
-//! kernels run in the order of calls on one stream; adapters are copied on another. Grids are sized by [`step::Extent`] and
-//! kernels read the true counts on the device, so that a captured launch serves every batch of its
-//! size class.
+//! kernels run in the order of calls on one stream; adapters are copied on another. Grids are sized
+//! by [`step::Extent`] and kernels read the true counts on the device, so that a captured launch
+//! serves every batch of its size class.
 
 mod activate;
 mod adapters;

@@ -1,6 +1,7 @@
 //! Every `.cu` file compiles for every architecture that we name, on machines without a GPU too.
 //!
-//! Skipped where NVRTC is not, unless `SWITCHYARD_TEST_NVRTC` is set: then its absence is a failure.
+//! Skipped where NVRTC is not, unless `SWITCHYARD_TEST_NVRTC` is set: then its absence is a
+//! failure.
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 

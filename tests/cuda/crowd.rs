@@ -68,7 +68,8 @@ impl<B: Backend> Crowd<B> {
         (!sequence.is_multiple_of(8)).then_some(AdapterSlot(sequence as u32))
     }
 
-    /// `rows` more tokens of each sequence; the logits of each one's last, `[sequences, vocabulary]`.
+    /// `rows` more tokens of each sequence; the logits of each one's last, `[sequences,
+    /// vocabulary]`.
     fn advance(&mut self, sequences: &[usize], rows: usize) -> Vec<f32> {
         let config = self.model.config().clone();
         let mut batch = Batch { seq_indptr: vec![0], page_indptr: vec![0], ..Batch::default() };

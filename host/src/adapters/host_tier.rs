@@ -149,8 +149,8 @@ impl State {
     }
 
     /// Gives up what is beyond the budget: first images that nobody uses, the one used longest ago
-    /// first, until all that are alive fit beside `more`; then the tier's own hold on images in use,
-    /// until what it keeps fits.
+    /// first, until all that are alive fit beside `more`; then the tier's own hold on images in
+    /// use, until what it keeps fits.
     fn fit(&mut self, more: usize) -> Freed {
         let [mut kept, mut live] = self.bytes();
         let mut freed = Vec::new();

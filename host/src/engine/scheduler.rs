@@ -127,8 +127,8 @@ impl Scheduler {
         }
     }
 
-    /// Plans a step, decodes first; an empty plan means that nothing can be computed before the step
-    /// in flight is committed or a load is complete, or at all.
+    /// Plans a step, decodes first; an empty plan means that nothing can be computed before the
+    /// step in flight is committed or a load is complete, or at all.
     pub(super) fn plan(&self) -> Vec<Work> {
         let mut work = Vec::new();
         let mut budget = self.max_step_tokens;
@@ -235,8 +235,8 @@ impl Scheduler {
 
     /// Gives every running sequence the page its newest token needs, oldest first. `false` where
     /// that takes slabs of an adapter that was fetched ahead and is still being copied, or a
-    /// preemption before the step in flight is committed: the victim's slabs are in use and its last
-    /// token is not known.
+    /// preemption before the step in flight is committed: the victim's slabs are in use and its
+    /// last token is not known.
     fn grow(&mut self) -> bool {
         let mut index = 0;
         while index < self.running.len() {

@@ -122,8 +122,8 @@ impl Sequence {
     }
 
     /// Tokens that a step may compute now; 1 while decoding. 0 while the adapter is on its way, and
-    /// while the step in flight draws the last token, which is never computed, or one that a grammar
-    /// must see before the next is drawn.
+    /// while the step in flight draws the last token, which is never computed, or one that a
+    /// grammar must see before the next is drawn.
     pub(super) fn remaining(&self) -> usize {
         let mask_is_due = self.mask.is_some() && !self.awaited.is_empty();
         let none = self.loading || mask_is_due || self.len() == self.longest();

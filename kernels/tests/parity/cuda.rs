@@ -247,6 +247,17 @@ proptest! {
     }
 
     #[test]
+    fn small_matmul_of_few_rows(
+        rows in 1usize..=128,
+        chunks in 1usize..16,
+        outputs in 1usize..40,
+        seed: u64,
+    ) {
+        let (inputs, outputs) = (64 * chunks, 8 * outputs);
+        check_product(&Shape { rows, inputs, outputs, dtype: Dtype::Bf16 }, seed);
+    }
+
+    #[test]
     fn small_sample(vocabulary in 1usize..3000, rows in 1usize..20, seed: u64) {
         check_sample(vocabulary, rows, seed);
     }
