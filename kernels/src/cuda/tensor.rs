@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    device::Device, matmul, memory::DeviceBuffer, step::class_rows, tensor_map::TensorMap,
-    upload::Upload,
+    deferred::DeferredCell, device::Device, matmul, memory::DeviceBuffer, step::class_rows,
+    tensor_map::TensorMap, upload::Upload,
 };
 use crate::{DeviceError, Dtype, MatrixSource};
 
@@ -55,6 +55,8 @@ pub struct Tensor {
     pub(super) dtype: Dtype,
     pub(super) rows: Rows,
     pub(super) cols: usize,
+    /// What its contents wait for.
+    pub(super) deferred: DeferredCell,
 }
 
 impl Tensor {
@@ -66,7 +68,8 @@ impl Tensor {
     ) -> Result<Self, DeviceError> {
         let rows = class_rows(rows_max);
         let data = DeviceBuffer::new(device, rows * cols * 4, "activations")?;
-        Ok(Self { data, dtype: Dtype::F32, rows: Rows { bound: 0, live: 0 }, cols })
+        let (rows, deferred) = (Rows { bound: 0, live: 0 }, DeferredCell::default());
+        Ok(Self { data, dtype: Dtype::F32, rows, cols, deferred })
     }
 
     /// Says what an operation is about to write.
@@ -74,6 +77,7 @@ impl Tensor {
         let bytes = rows.bound * self.cols * dtype.size();
         assert!(bytes <= self.data.len(), "room for {} rows", rows.bound);
         (self.rows, self.dtype) = (rows, dtype);
+        self.deferred.clear();
     }
 
     /// The batch's rows as f32, waiting for what writes them.
