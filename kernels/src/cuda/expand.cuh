@@ -36,8 +36,6 @@ struct ActivationOf<bf16> {
 template <class T>
 using Activation = typename ActivationOf<T>::type;
 
-__device__ inline u32 least(u32 a, u32 b) { return a < b ? a : b; }
-
 // Stores `V` neighbours as elements of type E.
 template <class E, int V>
 __device__ inline void store(E* to, const Pack<float, V>& from) {

@@ -29,6 +29,16 @@ __device__ inline void barrier_expect(u32 barrier, u32 bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
                : "memory");
 }
+// Announces more bytes of the present phase without arriving.
+__device__ inline void barrier_expect_more(u32 barrier, u32 bytes) {
+  asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
+}
+// Arrives once this thread's `copy_async` so far are there, beside the arrivals that the barrier
+// counts on.
+__device__ inline void copy_arrive(u32 barrier) {
+  asm volatile("cp.async.mbarrier.arrive.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
 __device__ inline void barrier_wait(u32 barrier, u32 parity) {
   u32 done;
   do {
@@ -63,6 +73,60 @@ __device__ inline void copy_box(u32 shared, const TensorMap& map, u32 column, u3
       "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(shared),
       "l"(&map), "r"(column), "r"(row), "r"(barrier), "l"(policy)
       : "memory");
+}
+
+// As `copy_box` of a matrix whose rows come in eights, of two halves in turn: `group` counts eights
+// of either half.
+__device__ inline void copy_gated_box(u32 shared, const TensorMap& map, u32 column, u32 group,
+                                      u32 barrier, u64 policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1, {%2, 0, 0, %3}], [%4], %5;" ::"r"(shared),
+      "l"(&map), "r"(column), "r"(group), "r"(barrier), "l"(policy)
+      : "memory");
+}
+// Neighbouring bytes to shared memory; addresses and count multiples of 16. `barrier` counts them.
+__device__ inline void copy_bytes(u32 shared, const void* from, u32 bytes, u32 barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
+      "[%3];" ::"r"(shared),
+      "l"(from), "r"(bytes), "r"(barrier)
+      : "memory");
+}
+
+// ---- shared memory by address
+
+__device__ inline void store_shared(u32 shared, float x) {
+  asm volatile("st.shared.f32 [%0], %1;" ::"r"(shared), "f"(x) : "memory");
+}
+__device__ inline void store_shared(u32 shared, u32 x) {
+  asm volatile("st.shared.u32 [%0], %1;" ::"r"(shared), "r"(x) : "memory");
+}
+__device__ inline void store_shared(u32 shared, uint4 v) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(shared), "r"(v.x), "r"(v.y),
+               "r"(v.z), "r"(v.w)
+               : "memory");
+}
+__device__ inline u32 load_shared_1(u32 shared) {
+  u32 x;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(x) : "r"(shared) : "memory");
+  return x;
+}
+__device__ inline uint2 load_shared_2(u32 shared) {
+  uint2 v;
+  asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(shared) : "memory");
+  return v;
+}
+__device__ inline uint4 load_shared_4(u32 shared) {
+  uint4 v;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "r"(shared)
+               : "memory");
+  return v;
+}
+__device__ inline float load_shared_float(u32 shared) {
+  return __uint_as_float(load_shared_1(shared));
 }
 
 // ---- clusters
@@ -103,58 +167,58 @@ __device__ inline void products_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
 }
 
-// d[64 x N] += a[64 x 16] b[N x 16]^T. d[i] of a thread: row 16 (warp % 4) + lane / 4 + 8 (i / 2 %
-// 2), column 8 (i / 4) + 2 (lane % 4) + i % 2.
+// d[64 x N] = a[64 x 16] b[N x 16]^T, added to what it was where `add` is not 0. d[i] of a thread:
+// row 16 (warp % 4) + lane / 4 + 8 (i / 2 % 2), column 8 (i / 4) + 2 (lane % 4) + i % 2.
 template <int N>
-__device__ inline void multiply_async(float (&d)[N / 2], u64 a, u64 b);
+__device__ inline void multiply_async(float (&d)[N / 2], u64 a, u64 b, u32 add);
 #define SUMS_4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define SUMS_16(i) SUMS_4(i), SUMS_4(i + 4), SUMS_4(i + 8), SUMS_4(i + 12)
 template <>
-__device__ inline void multiply_async<8>(float (&d)[4], u64 a, u64 b) {
+__device__ inline void multiply_async<8>(float (&d)[4], u64 a, u64 b, u32 add) {
   asm volatile(
-      "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, %4, %5, 1, 1, 1, 0, 0;"
+      "{.reg .pred p; setp.ne.u32 p, %6, 0; wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3}, %4, %5, p, 1, 1, 0, 0;}"
       : SUMS_4(0)
-      : "l"(a), "l"(b));
+      : "l"(a), "l"(b), "r"(add));
 }
 template <>
-__device__ inline void multiply_async<16>(float (&d)[8], u64 a, u64 b) {
+__device__ inline void multiply_async<16>(float (&d)[8], u64 a, u64 b, u32 add) {
   asm volatile(
-      "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7}, %8, "
-      "%9, 1, 1, 1, 0, 0;"
+      "{.reg .pred p; setp.ne.u32 p, %10, 0; wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7}, %8, %9, p, 1, 1, 0, 0;}"
       : SUMS_4(0), SUMS_4(4)
-      : "l"(a), "l"(b));
+      : "l"(a), "l"(b), "r"(add));
 }
 template <>
-__device__ inline void multiply_async<32>(float (&d)[16], u64 a, u64 b) {
+__device__ inline void multiply_async<32>(float (&d)[16], u64 a, u64 b, u32 add) {
   asm volatile(
-      "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, "
-      "%9, %10, %11, %12, %13, %14, "
-      "%15}, %16, %17, 1, 1, 1, 0, 0;"
+      "{.reg .pred p; setp.ne.u32 p, %18, 0; wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, %16, %17, p, "
+      "1, 1, 0, 0;}"
       : SUMS_16(0)
-      : "l"(a), "l"(b));
+      : "l"(a), "l"(b), "r"(add));
 }
 template <>
-__device__ inline void multiply_async<64>(float (&d)[32], u64 a, u64 b) {
+__device__ inline void multiply_async<64>(float (&d)[32], u64 a, u64 b, u32 add) {
   asm volatile(
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, "
-      "%9, %10, %11, %12, %13, %14, "
-      "%15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, %32, "
-      "%33, 1, 1, 1, 0, 0;"
+      "{.reg .pred p; setp.ne.u32 p, %34, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, "
+      "%18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, %32, %33, p, "
+      "1, 1, 0, 0;}"
       : SUMS_16(0), SUMS_16(16)
-      : "l"(a), "l"(b));
+      : "l"(a), "l"(b), "r"(add));
 }
 template <>
-__device__ inline void multiply_async<128>(float (&d)[64], u64 a, u64 b) {
+__device__ inline void multiply_async<128>(float (&d)[64], u64 a, u64 b, u32 add) {
   asm volatile(
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, "
-      "%9, %10, %11, %12, %13, "
-      "%14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, "
-      "%37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, "
-      "%55, %56, %57, %58, %59, "
-      "%60, %61, %62, %63}, %64, %65, 1, 1, 1, 0, 0;"
+      "{.reg .pred p; setp.ne.u32 p, %66, 0; wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, "
+      "%18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, "
+      "%35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, "
+      "%52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, %64, %65, p, 1, 1, 0, "
+      "0;}"
       : SUMS_16(0), SUMS_16(16), SUMS_16(32), SUMS_16(48)
-      : "l"(a), "l"(b));
+      : "l"(a), "l"(b), "r"(add));
 }
 #undef SUMS_16
 #undef SUMS_4

@@ -1,244 +1,346 @@
-// y = x w^T for at most 128 rows of x on Hopper: x [rows, inputs] and w [outputs, inputs] bf16, y
-// [rows, outputs] f32.
+// y = (x w^T + delta) scale + bias for at most 128 rows of x on Hopper, and what its reader makes
+// of y: x [rows, inputs] and w [outputs, inputs] bf16.
 //
-// The time is that of reading w once. A block owns ROWS outputs; one warp keeps a ring of
-// shared-memory stages filled by TMA, each a chunk of 64 inputs of its weights and of all rows of
-// x, and one or two warpgroups multiply them, w as the tall operand and x, padded to TOKENS rows,
-// as the wide one. Where outputs are few, the SPLITS blocks of a cluster share the inputs of a tile
-// and add their sums up in the order of their ranks, through each other's shared memory.
+// The time is that of reading w, and B of the batch's adapters, once. Kernels that follow each
+// other in a step do not write weights, so the stages are filled with them before the predecessor
+// is waited for.
 //
-// A row's sums are a function of that row and of SPLITS: chunks in ascending order, then ranks;
-// ROWS and TOKENS don't matter. The predecessor does not write weights, so the ring is filled with
-// them before it is waited for.
-#include "hopper.cuh"
+// A row's sums are a function of that row, its adapter and SPLITS: chunks in ascending order, then
+// the blocks of a cluster in theirs, then delta; ROWS, TOKENS and CHUNKS don't matter.
+#include "low_rank.cuh"
+
+// `ProductView` of cuda/matmul/decode.rs.
+struct Product {
+  void* out;             // PLAIN: y, f32 [rows, outputs]; GATED: bf16 [rows, outputs / 2]; RESIDUAL: the
+                         // next x, bf16 [rows, outputs], residual * weight, not yet divided by its root mean square
+  const float* bias;     // [outputs], or null
+  const float* squares;  // [rows, parts_of(inputs)] of x before its weight: x is to be divided by the root of their mean; or null
+  float* residual;       // RESIDUAL: [rows, outputs], added to
+  const float* weight;   // RESIDUAL: [outputs]
+  float* squares_out;    // RESIDUAL: [rows, parts_of(outputs)] of the residual
+  LowRank low_rank;
+  u32 rows, inputs, outputs;
+  float eps;
+};
+
+// Columns whose squares are added up to one.
+constexpr u32 PART = 64;
+// Words of a row of squares: whole 16 bytes.
+__device__ inline u32 parts_of(u32 columns) { return (columns + 4 * PART - 1) / (4 * PART) * 4; }
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-constexpr u32 CHUNK = 64;     // inputs of a stage, 128 bytes of a row
-constexpr u32 BOX_ROWS = 64;  // weights per copy (decode.rs: WEIGHT_BOX), the height of a product
-constexpr u32 BOX_BYTES = BOX_ROWS * CHUNK * 2;
-constexpr u32 GROUP = 4 * WARP;  // threads of a warpgroup
+// As activate.cu.
+__device__ inline float silu(float x) { return x / (1 + expf(-x)); }
 
-// Shape of a block; the host computes STAGES, THREADS and SHARED too (decode.rs: Tiling).
-template <u32 ROWS_, u32 TOKENS_, u32 SPLITS_>
-struct Tiling {
-  static constexpr u32 ROWS = ROWS_, TOKENS = TOKENS_, SPLITS = SPLITS_;
-  static constexpr u32 GROUPS = ROWS >= 128 ? 2 : 1;         // consumer warpgroups
-  static constexpr u32 TILES = ROWS / BOX_ROWS / GROUPS;     // boxes of a warpgroup
-  static constexpr u32 THREADS = GROUPS * GROUP + WARP;      // the last warp copies
-  static constexpr u32 PER_PROCESSOR = ROWS >= 256 ? 1 : 2;  // blocks
-  static constexpr u32 W_BYTES = ROWS * CHUNK * 2, X_BYTES = TOKENS * CHUNK * 2;
-  static constexpr u32 FIT = (PER_PROCESSOR == 1 ? 208 : 105) * 1024 / (W_BYTES + X_BYTES);
-  static constexpr u32 STAGES = FIT < 8 ? FIT : 8;
-  static constexpr u32 PITCH =
-      ROWS + 4;  // floats from token to token of a partial tile: no bank twice
-  using Sums = float[TILES][TOKENS / 2];
-  static_assert(SPLITS == 1 || TOKENS * PITCH * 4 <= STAGES * (W_BYTES + X_BYTES),
-                "a partial tile fits into the stages");
-};
-
-// The stages of a block. Step `i` of its work uses stage `i % STAGES`.
+// What each row of the product is to be multiplied with. Eight lanes take a row, in the same order
+// for every batch. For the helping warp.
 template <class T>
-struct Ring {
-  u32 base;  // 1024-byte aligned
-
-  __device__ u32 w(u32 i) const { return base + i % T::STAGES * T::W_BYTES; }
-  __device__ u32 x(u32 i) const {
-    return base + T::STAGES * T::W_BYTES + i % T::STAGES * T::X_BYTES;
-  }
-  __device__ u32 full(u32 i) const {
-    return base + T::STAGES * (T::W_BYTES + T::X_BYTES) + i % T::STAGES * 8;
-  }
-  __device__ u32 empty(u32 i) const { return full(i) + T::STAGES * 8; }
-  __device__ static u32 parity(u32 i) { return i / T::STAGES % 2; }
-
-  __device__ void init() const {
-    for (u32 i = 0; i < T::STAGES; i++) {
-      barrier_init(full(i), 1);
-      barrier_init(empty(i), T::GROUPS);
-    }
-    barrier_init_fence();
-  }
-};
-
-// Tiles first, first + stride, .. of a block, and its part of the inputs: `chunks` from `chunk`.
-struct Work {
-  u32 first, stride, tiles, chunk, chunks;
-
-  template <class T>
-  __device__ static Work of_block(u32 inputs, u32 outputs) {
-    const u32 rank = blockIdx.x % T::SPLITS, all = inputs / CHUNK, chunk = all * rank / T::SPLITS;
-    return {blockIdx.x / T::SPLITS, gridDim.x / T::SPLITS, (outputs + T::ROWS - 1) / T::ROWS, chunk,
-            all * (rank + 1) / T::SPLITS - chunk};
-  }
-  __device__ u32 steps() const {
-    return first < tiles ? (tiles - first + stride - 1) / stride * chunks : 0;
-  }
-};
-
-// The copying warp.
-template <class T>
-__device__ inline void produce(const Ring<T> ring, const Work work, const TensorMap& w,
-                               const TensorMap& x) {
-  const bool leader = threadIdx.x % WARP == 0;
-  const u64 once = evict_first(), often = evict_last();
-  const u32 steps = work.steps(), ahead = steps < T::STAGES ? steps : T::STAGES;
-  auto load_w = [&](u32 i) {
-    const u32 row = (work.first + i / work.chunks * work.stride) * T::ROWS,
-              column = (work.chunk + i % work.chunks) * CHUNK;
-    barrier_expect(ring.full(i), T::W_BYTES + T::X_BYTES);
+__device__ inline void find_scales(const Ring<T>& ring, const Product& p) {
+  constexpr u32 ROWS = 4, BATCH = T::TOKENS < 8 * ROWS ? (T::TOKENS + ROWS - 1) / ROWS : 8;
+  const u32 lane = threadIdx.x % WARP, sub = lane % 8;
+  const u32 parts = (p.inputs + PART - 1) / PART, stride = parts_of(p.inputs);
+  for (u32 base = lane / 8; base < T::TOKENS; base += ROWS * BATCH) {
+    float sums[BATCH] = {};
+    if (p.squares)
+      for (u32 i = sub * 4; i < parts; i += 32) {
+        float4 v[BATCH];
 #pragma unroll
-    for (u32 box = 0; box < T::ROWS / BOX_ROWS; box++)
-      copy_box(ring.w(i) + box * BOX_BYTES, w, column, row + box * BOX_ROWS, ring.full(i), once);
-  };
-  auto load_x = [&](u32 i) {
-    copy_box(ring.x(i), x, (work.chunk + i % work.chunks) * CHUNK, 0, ring.full(i), often);
-  };
-  if (leader)
-    for (u32 i = 0; i < ahead; i++) load_w(i);
-  wait_for_predecessor();
-  release_successor();  // which may then count on x
-  if (leader) {
-    for (u32 i = 0; i < ahead; i++) load_x(i);
-    for (u32 i = ahead; i < steps; i++) {
-      barrier_wait(ring.empty(i), Ring<T>::parity(i - T::STAGES));
-      load_w(i);
-      load_x(i);
+        for (u32 b = 0; b < BATCH; b++) {
+          const u32 token = base + b * ROWS;
+          v[b] = make_float4(0, 0, 0, 0);
+          if (token < p.rows) v[b] = *reinterpret_cast<const float4*>(p.squares + u64(token) * stride + i);
+        }
+#pragma unroll
+        for (u32 b = 0; b < BATCH; b++) {
+          sums[b] += v[b].x;
+          if (i + 1 < parts) sums[b] += v[b].y;
+          if (i + 2 < parts) sums[b] += v[b].z;
+          if (i + 3 < parts) sums[b] += v[b].w;
+        }
+      }
+#pragma unroll
+    for (u32 b = 0; b < BATCH; b++) {
+      const u32 token = base + b * ROWS;
+      float sum = sums[b];
+#pragma unroll
+      for (u32 offset = 4; offset; offset /= 2) sum += __shfl_xor_sync(~0u, sum, offset);
+      if (sub == 0 && token < T::TOKENS)
+        ring.board->scales[token] = p.squares ? 1 / sqrtf(sum / p.inputs + p.eps) : 1;
     }
   }
   __syncwarp();
+  if (lane == 0) barrier_arrive(shared_address(&ring.board->scaled));
 }
 
-// One tile by the consumers: sums over steps step .. step + chunks.
+// ---- sums that become results where they are, in registers
+
 template <class T>
-__device__ inline void consume(const Ring<T> ring, u32 step, u32 chunks, typename T::Sums& sums) {
-  const u32 group = threadIdx.x / GROUP;
-  auto release = [&](u32 i) {
-    if (threadIdx.x % GROUP == 0) barrier_arrive(ring.empty(i));
-  };
+__device__ inline void write_plain(const Ring<T>& ring, const Product& p, u32 tile,
+                                   const typename T::Sums& sums) {
+  float* y = static_cast<float*>(p.out);
+  for_each_sum<T, T::TOKENS>(sums, [&](u32 row, u32 token, float sum) {
+    const u32 output = tile * T::ROWS + row;
+    if (output >= p.outputs || token >= p.rows) return;
+    const float bias = p.bias ? p.bias[output] : 0;
+    y[u64(token) * p.outputs + output] = sum * ring.board->scales[token] + bias;
+  });
+}
+
+// A thread has gate and up of a column for two tokens; neighbours swap one, so that each stores
+// two columns of one token.
+template <class T>
+__device__ inline void write_gated(const Ring<T>& ring, const Product& p, u32 tile,
+                                   const typename T::Sums& sums) {
+  const u32 group = threadIdx.x / GROUP, warp = threadIdx.x / WARP % 4, lane = threadIdx.x % WARP;
+  const u32 columns = p.outputs / 2, odd = lane / 4 % 2;
+  bf16* out = static_cast<bf16*>(p.out);
 #pragma unroll
-  for (u32 t = 0; t < T::TILES; t++)
+  for (u32 t = 0; t < T::TILES; t++) {
+    const u32 column = tile * (T::ROWS / 2) + ((group * T::TILES + t) * 4 + warp) * 8 + lane / 4;
+    if (column >= columns) continue;  // for eight columns alike
+    const float gate_bias = p.bias ? p.bias[column] : 0;
+    const float up_bias = p.bias ? p.bias[columns + column] : 0;
 #pragma unroll
-    for (u32 i = 0; i < T::TOKENS / 2; i++) sums[t][i] = 0.f;
-  for (u32 i = step; i < step + chunks; i++) {
-    barrier_wait(ring.full(i), Ring<T>::parity(i));
-    products_begin();
+    for (u32 n = 0; n < T::TOKENS / 8; n++) {
+      float gated[2];
 #pragma unroll
-    for (u32 k = 0; k < CHUNK / 16; k++)
-#pragma unroll
-      for (u32 t = 0; t < T::TILES; t++)
-        multiply_async<T::TOKENS>(sums[t],
-                                  operand(ring.w(i) + (group * T::TILES + t) * BOX_BYTES + k * 32),
-                                  operand(ring.x(i) + k * 32));
-    products_commit();
-    if (i > step) {
-      products_wait<1>();
-      release(i - 1);
+      for (u32 i = 0; i < 2; i++) {
+        const float scale = ring.board->scales[n * 8 + lane % 4 * 2 + i];
+        const float gate = sums[t][n * 4 + i] * scale + gate_bias;
+        gated[i] = silu(gate) * (sums[t][n * 4 + 2 + i] * scale + up_bias);
+      }
+      const float other = __shfl_xor_sync(~0u, odd ? gated[0] : gated[1], 4);
+      const u32 token = n * 8 + lane % 4 * 2 + odd;
+      const u32 pair = odd ? pack_bf16(other, gated[1]) : pack_bf16(gated[0], other);
+      if (token < p.rows)
+        *reinterpret_cast<u32*>(out + u64(token) * columns + column - odd) = pair;
     }
   }
-  products_wait<0>();
-#pragma unroll
-  for (u32 t = 0; t < T::TILES; t++)
-#pragma unroll
-    for (u32 i = 0; i < T::TOKENS / 2; i++)
-      asm volatile("" : "+f"(sums[t][i])::"memory");  // not read before the wait
-  release(step + chunks - 1);
 }
 
-// Calls `f(row of the tile, token, sum)` for every sum of a thread.
-template <class T, class F>
-__device__ inline void for_each_sum(const typename T::Sums& sums, F f) {
-  const u32 group = threadIdx.x / GROUP, warp = threadIdx.x / WARP % 4, lane = threadIdx.x % WARP;
-#pragma unroll
-  for (u32 t = 0; t < T::TILES; t++)
-#pragma unroll
-    for (u32 i = 0; i < T::TOKENS / 2; i++)
-      f((group * T::TILES + t) * BOX_ROWS + warp * 16 + lane / 4 + i / 2 % 2 * 8,
-        i / 4 * 8 + lane % 4 * 2 + i % 2, sums[t][i]);
-}
+// ---- sums that meet in shared memory: tiles [tokens, PITCH] in place of the stages
 
-// Adds up the partial tiles [TOKENS, PITCH] of the cluster's blocks, each block a share of them,
-// and writes y.
 template <class T>
-__device__ inline void add_partials(u32 partial, u32 tile, float* y, u32 rows, u32 outputs) {
-  const u32 rank = blockIdx.x % T::SPLITS;
-  constexpr u32 QUADS = T::ROWS / 4;
-  for (u32 i = rank * T::THREADS + threadIdx.x; i < rows * QUADS; i += T::SPLITS * T::THREADS) {
-    const u32 token = i / QUADS, row = i % QUADS * 4, output = tile * T::ROWS + row;
-    if (output >= outputs) continue;
+constexpr u32 PITCH = T::ROWS + 4;  // floats; no bank twice
+
+// Where delta lies, behind the partial sums.
+template <class T>
+__device__ inline u32 delta_tile(const Ring<T>& ring) {
+  static_assert((T::TOKENS + T::SHARE) * PITCH<T> * 4 <= Ring<T>::BYTES, "tiles fit");
+  return ring.base + T::TOKENS * PITCH<T> * 4;
+}
+
+template <class T, u32 TOKENS>
+__device__ inline void put_tile(u32 tile, const float (&sums)[T::TILES][TOKENS / 2]) {
+  for_each_sum<T, TOKENS>(sums, [&](u32 row, u32 token, float sum) {
+    store_shared(tile + (token * PITCH<T> + row) * 4, sum);
+  });
+}
+
+__device__ inline float4 load_shared_floats(u32 shared) {
+  const uint4 v = load_shared_4(shared);
+  return make_float4(__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z),
+                     __uint_as_float(v.w));
+}
+__device__ inline float4 operator+(float4 a, float4 b) {
+  return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+}
+__device__ inline float4 operator*(float4 a, float4 b) {
+  return make_float4(a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w);
+}
+__device__ inline float4 load_floats(const float* p) { return *reinterpret_cast<const float4*>(p); }
+
+// Four outputs of a token: the blocks' sums in their order, then delta.
+template <class T>
+__device__ inline float4 sum_up(const Ring<T>& ring, const Work& work, u32 token, u32 row,
+                                bool has_delta) {
+  const u32 at = (token * PITCH<T> + row) * 4;
+  float4 sum;
+  if constexpr (T::SPLITS == 1) {
+    sum = load_shared_floats(ring.base + at);
+  } else {
     float4 part[T::SPLITS];
 #pragma unroll
-    for (u32 j = 0; j < T::SPLITS; j++)
-      part[j] = load_cluster(partial + (token * T::PITCH + row) * 4, j);
+    for (u32 j = 0; j < T::SPLITS; j++) part[j] = load_cluster(ring.base + at, j);
+    sum = part[0];
 #pragma unroll
-    for (u32 j = 1; j < T::SPLITS; j++) {
-      part[0].x += part[j].x;
-      part[0].y += part[j].y;
-      part[0].z += part[j].z;
-      part[0].w += part[j].w;
+    for (u32 j = 1; j < T::SPLITS; j++) sum = sum + part[j];
+    if (has_delta) {
+      const u32 own = token - work.split * T::SHARE;
+      sum = sum + load_shared_floats(delta_tile(ring) + (own * PITCH<T> + row) * 4);
     }
-    *reinterpret_cast<float4*>(y + u64(token) * outputs + output) = part[0];
+  }
+  return sum;
+}
+
+// The residual of four outputs of a token, and the next x. 16 neighbouring lanes have a part.
+__device__ inline void add_residual(const Product& p, u32 token, u32 output, float4 y,
+                                    float4 before, float4 weight) {
+  const bool inside = output < p.outputs;
+  const float4 now = before + y, x = now * weight;
+  float squares = inside ? now.x * now.x + now.y * now.y + now.z * now.z + now.w * now.w : 0;
+  const u32 half = threadIdx.x % WARP / 16 * 16;
+#pragma unroll
+  for (u32 offset = 8; offset; offset /= 2)
+    squares += __shfl_xor_sync(0xffffu << half, squares, offset);
+  if (!inside) return;
+  const u64 at = u64(token) * p.outputs + output;
+  *reinterpret_cast<float4*>(p.residual + at) = now;
+  *reinterpret_cast<uint2*>(static_cast<bf16*>(p.out) + at) =
+      make_uint2(pack_bf16(x.x, x.y), pack_bf16(x.z, x.w));
+  if (threadIdx.x % 16 == 0) p.squares_out[u64(token) * parts_of(p.outputs) + output / PART] = squares;
+}
+
+// Finishes the block's share of the tokens of a tile. For all its threads.
+template <class T, Epilogue E>
+struct Finish {
+  static constexpr u32 QUADS = T::ROWS / 4;
+  const Ring<T>& ring;
+  const Product& p;
+  const Work& work;
+  const RowRange share;
+  float4 before, weight;  // RESIDUAL: of the next quad
+
+  __device__ Finish(const Ring<T>& ring, const Product& p, const Work& work)
+      : ring(ring), p(p), work(work), share(share_of<T>(work)) {
+    load(threadIdx.x);
+  }
+  __device__ u32 token(u32 i) const { return share.first + i / QUADS; }
+  __device__ u32 output(u32 i) const { return work.first * T::ROWS + i % QUADS * 4; }
+  __device__ bool is_live(u32 i) const { return token(i) < least(share.end, p.rows); }
+
+  // Ahead of the sums, what does not depend on them.
+  __device__ void load(u32 i) {
+    if (E != Epilogue::RESIDUAL || !is_live(i) || output(i) >= p.outputs) return;
+    before = load_floats(p.residual + u64(token(i)) * p.outputs + output(i));
+    weight = load_floats(p.weight + output(i));
+  }
+  // Once all sums are there.
+  __device__ void run() {
+    for (u32 i = threadIdx.x; is_live(i); i += T::THREADS) {
+      const u32 token = this->token(i), output = this->output(i);
+      const float scale = ring.board->scales[token];
+      float4 y = sum_up<T>(ring, work, token, i % QUADS * 4, p.low_rank.s != nullptr) *
+                 make_float4(scale, scale, scale, scale);
+      const bool inside = output < p.outputs;
+      if (inside && p.bias) y = y + load_floats(p.bias + output);
+      if constexpr (E == Epilogue::RESIDUAL) {
+        const float4 before = this->before, weight = this->weight;
+        load(i + T::THREADS);
+        add_residual(p, token, output, y, before, weight);
+      } else if (inside) {
+        *reinterpret_cast<float4*>(static_cast<float*>(p.out) + u64(token) * p.outputs + output) = y;
+      }
+    }
+  }
+};
+
+// ----
+
+// The helping warp.
+template <class T, Epilogue E>
+__device__ inline void help(const Ring<T>& ring, const Work& work, const Step& step,
+                            const Product& p) {
+  const bool lora = p.low_rank.s;
+  if (lora) prefetch_descriptors(step, p.low_rank);
+  wait_for_predecessor();
+  find_scales<T>(ring, p);
+  if (lora)
+    send_low_rank<T, E == Epilogue::GATED>(ring, work.steps, step, p.low_rank, work.first, p.outputs,
+                                           share_of<T>(work));
+}
+
+// The multipliers, where a block adds up its sums by itself: any number of tiles, or one where
+// there are adapters.
+template <class T, Epilogue E>
+__device__ inline void multiply_tiles(const Ring<T>& ring, const Work& work, const Product& p) {
+  Cursor<T> cursor;
+  for (u32 tile = work.first; tile < work.tiles; tile += work.stride) {
+    typename T::Sums sums;
+    accumulate<T>(ring, cursor, work.steps, sums);
+    if (p.low_rank.s) add_low_rank<T, E == Epilogue::GATED, T::TOKENS>(ring, cursor, 0, sums);
+    barrier_wait(shared_address(&ring.board->scaled), 0);
+    if constexpr (E == Epilogue::GATED) write_gated<T>(ring, p, tile, sums);
+    else write_plain<T>(ring, p, tile, sums);
   }
 }
 
-// rows <= TOKENS; inputs a multiple of CHUNK, at least one chunk per split; outputs a multiple
-// of 8. Grid: SPLITS blocks per tile, or with one split any number of blocks.
+// And where sums meet in shared memory: one tile.
 template <class T>
-__device__ inline void multiply(const TensorMap& w, const TensorMap& x, float* y, u32 rows,
-                                u32 inputs, u32 outputs) {
+__device__ inline void multiply_part(const Ring<T>& ring, const Work& work, const Product& p) {
+  Cursor<T> cursor;
+  typename T::Sums sums;
+  accumulate<T>(ring, cursor, work.steps, sums);
+  const auto meet = [] {  // every stage has been read and is free
+    asm volatile("bar.sync 1, %0;" ::"n"(T::MULTIPLIERS) : "memory");
+  };
+  if constexpr (T::SPLITS == 1) {
+    if (p.low_rank.s) add_low_rank<T, false, T::TOKENS>(ring, cursor, 0, sums);
+    meet();
+  } else if (p.low_rank.s) {
+    float delta[T::TILES][T::SHARE / 2] = {};
+    add_low_rank<T, false, T::SHARE>(ring, cursor, work.split * T::SHARE, delta);
+    meet();
+    put_tile<T, T::SHARE>(delta_tile(ring), delta);
+  } else {
+    meet();
+  }
+  put_tile<T, T::TOKENS>(ring.base, sums);
+  barrier_wait(shared_address(&ring.board->scaled), 0);
+}
+
+// rows <= TOKENS; outputs a multiple of 8, of 16 where they are GATED; at least a stage of inputs
+// per split. Grid: a cluster for each tile; or with PLAIN, one split and no adapter any number of
+// blocks.
+template <class T, Epilogue E>
+__device__ inline void multiply(const TensorMap& w, const TensorMap& x, const Step& step,
+                                const Product& p) {
+  constexpr bool MEET = T::SPLITS > 1 || E == Epilogue::RESIDUAL;
   extern __shared__ u8 shared[];
-  const Ring<T> ring{(shared_address(shared) + 1023) & ~1023u};
-  const Work work = Work::of_block<T>(inputs, outputs);
+  const Ring<T> ring = Ring<T>::in(shared);
+  const Work work = Work::of_block<T>(p.inputs, p.outputs);
+  release_successor();
   if (threadIdx.x == 0) ring.init();
   __syncthreads();
-  if (threadIdx.x >= T::GROUPS * GROUP) {
-    produce<T>(ring, work, w, x);
+  if (threadIdx.x >= T::MULTIPLIERS + WARP) {
+    help<T, E>(ring, work, step, p);
+  } else if (threadIdx.x >= T::MULTIPLIERS) {
+    if (threadIdx.x == T::MULTIPLIERS) Copier<T, E == Epilogue::GATED>(ring, work, w, x).run();
+    __syncwarp();
+    wait_for_predecessor();
+    if (p.low_rank.s) weights_are_sent();
   } else {
     wait_for_predecessor();
-    typename T::Sums sums;
-    u32 step = 0;
-    for (u32 tile = work.first; tile < work.tiles; tile += work.stride, step += work.chunks) {
-      consume<T>(ring, step, work.chunks, sums);
-      if constexpr (T::SPLITS == 1)
-        for_each_sum<T>(sums, [&](u32 row, u32 token, float sum) {
-          const u32 output = tile * T::ROWS + row;
-          if (output < outputs && token < rows) y[u64(token) * outputs + output] = sum;
-        });
-    }
-    if constexpr (T::SPLITS > 1) {
-      asm volatile("bar.sync 1, %0;" ::"n"(T::GROUPS * GROUP)
-                   : "memory");  // every stage has been read and is free
-      for_each_sum<T>(sums, [&](u32 row, u32 token, float sum) {
-        asm volatile("st.shared.f32 [%0], %1;" ::"r"(ring.base + (token * T::PITCH + row) * 4),
-                     "f"(sum)
-                     : "memory");
-      });
-    }
+    if constexpr (MEET) multiply_part<T>(ring, work, p);
+    else multiply_tiles<T, E>(ring, work, p);
   }
-  if constexpr (T::SPLITS > 1) {
-    cluster_sync();
-    add_partials<T>(ring.base, work.first, y, rows, outputs);
-    cluster_sync();  // no block ends while another reads its sums
+  if constexpr (MEET) {
+    __syncwarp();
+    Finish<T, E> finish(ring, p, work);
+    if constexpr (T::SPLITS > 1) cluster_sync();
+    else __syncthreads();
+    finish.run();
   }
+  if constexpr (T::SPLITS > 1) cluster_sync();  // no block ends while another looks into it
 }
 
-#define MATMUL_DECODE(ROWS, TOKENS, SPLITS)                                                     \
-  extern "C" __global__ void __launch_bounds__(Tiling<ROWS, TOKENS, SPLITS>::THREADS,           \
-                                               Tiling<ROWS, TOKENS, SPLITS>::PER_PROCESSOR)     \
-      matmul_decode_##ROWS##_##TOKENS##_##SPLITS(const __grid_constant__ TensorMap w,           \
-                                                 const __grid_constant__ TensorMap x, float* y, \
-                                                 u32 rows, u32 inputs, u32 outputs) {           \
-    multiply<Tiling<ROWS, TOKENS, SPLITS>>(w, x, y, rows, inputs, outputs);                     \
+#define MATMUL_DECODE(NAME, EPILOGUE, ROWS, TOKENS, SPLITS, PER, CHUNKS)                   \
+  extern "C" __global__ void __launch_bounds__(Tiling<ROWS, TOKENS, SPLITS, PER, CHUNKS>::THREADS, PER) \
+      matmul_##NAME##_##ROWS##_##TOKENS##_##SPLITS##_##PER##_##CHUNKS(                   \
+          const __grid_constant__ TensorMap w, const __grid_constant__ TensorMap x, Step step, Product p) { \
+    multiply<Tiling<ROWS, TOKENS, SPLITS, PER, CHUNKS>, Epilogue::EPILOGUE>(w, x, step, p); \
   }
-#define MATMUL_DECODE_TOKENS(TOKENS, NARROW, WIDE) \
-  MATMUL_DECODE(NARROW, TOKENS, 1)                 \
-  MATMUL_DECODE(WIDE, TOKENS, 1)                   \
-  MATMUL_DECODE(NARROW, TOKENS, 4)                 \
-  MATMUL_DECODE(WIDE, TOKENS, 4)
-MATMUL_DECODE_TOKENS(8, 64, 128)
-MATMUL_DECODE_TOKENS(16, 64, 128)
-MATMUL_DECODE_TOKENS(32, 64, 128)
-MATMUL_DECODE_TOKENS(64, 64, 128)
-MATMUL_DECODE_TOKENS(128, 64, 256)
+#ifndef LAB
+MATMUL_DECODE(plain, PLAIN, 128, 64, 4, 2, 1)
+MATMUL_DECODE(plain, PLAIN, 128, 64, 1, 2, 1)
+MATMUL_DECODE(plain, PLAIN, 128, 8, 1, 2, 2)
+MATMUL_DECODE(gated, GATED, 128, 64, 1, 2, 1)
+MATMUL_DECODE(gated, GATED, 128, 8, 1, 2, 2)
+MATMUL_DECODE(gated, GATED, 256, 128, 1, 1, 1)
+MATMUL_DECODE(residual, RESIDUAL, 128, 64, 4, 2, 1)
+MATMUL_DECODE(residual, RESIDUAL, 256, 128, 8, 1, 1)
+MATMUL_DECODE(residual, RESIDUAL, 128, 32, 1, 2, 1)
+#endif
 
 #endif

@@ -16,6 +16,8 @@ constexpr u32 DRAWN = 1u << 31;
 
 __device__ inline float infinity() { return __int_as_float(0x7f800000); }
 
+__device__ inline u32 least(u32 a, u32 b) { return a < b ? a : b; }
+
 // ---- elements
 
 struct bf16 {
@@ -101,12 +103,16 @@ __device__ inline void copy_wait() {
 
 // c[16 x 8] += a[16 x 16] b[16 x 8]. a: rows group (+8), columns 2 thread (+1, +8). b: rows 2
 // thread (+1, +8), column group. c: rows group (+8), columns 2 thread (+1).
-__device__ inline void mma_bf16(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+__device__ inline void mma_bf16(float& c0, float& c1, float& c2, float& c3, const u32 (&a)[4],
+                                const u32 (&b)[2]) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
       "{%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "+f"(c0), "+f"(c1), "+f"(c2), "+f"(c3)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+__device__ inline void mma_bf16(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+  mma_bf16(c[0], c[1], c[2], c[3], a, b);
 }
 __device__ inline void load_matrix_4(u32 (&r)[4], u32 shared) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"

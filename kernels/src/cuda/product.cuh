@@ -1,0 +1,232 @@
+// Products of few rows on Hopper, y = x w^T: the shape of a block and its base sums.
+//
+// A block owns ROWS outputs; a warp keeps a ring of shared-memory stages filled by TMA, each some
+// chunks of 64 inputs of its weights and of all rows of x, and one or two warpgroups multiply them,
+// w as the tall operand and x, padded to TOKENS rows, as the wide one. SPLITS blocks of a cluster
+// share the inputs of a tile.
+#pragma once
+#include "hopper.cuh"
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+constexpr u32 CHUNK = 64;     // inputs, 128 bytes of a row
+constexpr u32 BOX_ROWS = 64;  // weights per copy (decode.rs: WEIGHT_BOX), the height of a product
+constexpr u32 BOX_BYTES = BOX_ROWS * CHUNK * 2;
+constexpr u32 GROUP = 4 * WARP;  // threads of a warpgroup
+
+// What becomes of the sums.
+enum class Epilogue {
+  PLAIN,     // y
+  GATED,     // silu(gate) * up; of 16 rows of a tile the first 8 are of gate, the others of up
+  RESIDUAL,  // added to the residual, which becomes the next x
+};
+
+// Shape of a block; the host computes STAGES, THREADS and SHARED too (decode.rs: Tiling).
+template <u32 ROWS_, u32 TOKENS_, u32 SPLITS_, u32 PER_PROCESSOR_, u32 CHUNKS_>
+struct Tiling {
+  static constexpr u32 ROWS = ROWS_, TOKENS = TOKENS_, SPLITS = SPLITS_;
+  static constexpr u32 PER_PROCESSOR = PER_PROCESSOR_;    // blocks
+  static constexpr u32 CHUNKS = CHUNKS_;                  // of a stage
+  static constexpr u32 GROUPS = ROWS >= 128 ? 2 : 1;      // warpgroups that multiply
+  static constexpr u32 TILES = ROWS / BOX_ROWS / GROUPS;  // boxes of a warpgroup
+  static constexpr u32 MULTIPLIERS = GROUPS * GROUP;      // their threads
+  static constexpr u32 THREADS = MULTIPLIERS + 2 * WARP;  // one warp copies, one helps
+  static constexpr u32 W_CHUNK = ROWS * CHUNK * 2, X_CHUNK = TOKENS * CHUNK * 2;  // bytes
+  static constexpr u32 W_BYTES = CHUNKS * W_CHUNK, X_BYTES = CHUNKS * X_CHUNK;
+  static constexpr u32 FIT = (PER_PROCESSOR == 1 ? 208 : 102) * 1024 / (W_BYTES + X_BYTES);
+  static constexpr u32 STAGES = FIT < 8 ? FIT : 8;
+  // Tokens whose sums a block of the cluster adds up.
+  static constexpr u32 SHARE = SPLITS == 1            ? TOKENS
+                               : TOKENS < 8 * SPLITS ? 8
+                                                      : (TOKENS / SPLITS + 7) / 8 * 8;
+  // Items of a stage of low ranks (low_rank.cuh): bytes of an item's `s`, and how many fit.
+  static constexpr u32 S_BYTES = (TOKENS < 16 ? TOKENS : 16) * 64;
+  static constexpr u32 ITEMS = X_BYTES / S_BYTES < 4 ? X_BYTES / S_BYTES : 4;
+  static constexpr u32 B_BYTES = W_BYTES / ITEMS;
+  using Sums = float[TILES][TOKENS / 2];
+  static_assert(STAGES >= 2 && ROWS * 32 <= B_BYTES, "stages, and room for a chunk of ranks");
+};
+
+// What stands behind the stages.
+template <class T>
+struct Board {
+  u64 full[T::STAGES], empty[T::STAGES];
+  u64 scaled;  // once `scales` are there
+  u64 fill;
+  uint4 items[T::STAGES][T::ITEMS];  // of stages of low ranks
+  u32 counts[T::STAGES];             // of them; LAST in the last stage
+  float scales[T::TOKENS];
+};
+
+// A stage, and the parity of the phase in which it is filled. Threads go round on their own.
+template <class T>
+struct Cursor {
+  u32 stage = 0, parity = 0;
+
+  // Where `steps` stages after the first leave it.
+  __device__ static Cursor after(u32 steps) {
+    return {steps % T::STAGES, steps / T::STAGES % 2};
+  }
+  __device__ void advance() {
+    if (++stage == T::STAGES) stage = 0, parity ^= 1;
+  }
+};
+
+// The stages of a block.
+template <class T>
+struct Ring {
+  static constexpr u32 BYTES = T::STAGES * (T::W_BYTES + T::X_BYTES);
+  u32 base;  // 1024-byte aligned
+  Board<T>* board;
+
+  __device__ static Ring in(u8* shared) {
+    const u32 address = shared_address(shared), aligned = (address + 1023) & ~1023u;
+    return {aligned, reinterpret_cast<Board<T>*>(shared + (aligned - address) + BYTES)};
+  }
+  __device__ u32 w(u32 stage) const { return base + stage * T::W_BYTES; }
+  __device__ u32 x(u32 stage) const { return base + T::STAGES * T::W_BYTES + stage * T::X_BYTES; }
+  __device__ u32 full(u32 stage) const { return base + BYTES + stage * 8; }
+  __device__ u32 empty(u32 stage) const { return full(stage) + T::STAGES * 8; }
+
+  __device__ void init() const {
+    for (u32 i = 0; i < T::STAGES; i++) {
+      barrier_init(full(i), 1);
+      barrier_init(empty(i), T::GROUPS);
+    }
+    barrier_init(shared_address(&board->scaled), 1);
+    barrier_init_fence();
+  }
+  // Hands a stage back. For whole warpgroups.
+  __device__ void release(u32 stage) const {
+    if (threadIdx.x % GROUP == 0) barrier_arrive(empty(stage));
+  }
+};
+
+// Tiles first, first + stride, .. of a block, and its part of the inputs: `steps` stages from
+// `step`.
+struct Work {
+  u32 first, stride, tiles, step, steps, split;
+
+  template <class T>
+  __device__ static Work of_block(u32 inputs, u32 outputs) {
+    constexpr u32 STEP = T::CHUNKS * CHUNK;
+    const u32 split = blockIdx.x % T::SPLITS, all = (inputs + STEP - 1) / STEP;
+    const u32 step = all * split / T::SPLITS;
+    return {blockIdx.x / T::SPLITS, gridDim.x / T::SPLITS, (outputs + T::ROWS - 1) / T::ROWS, step,
+            all * (split + 1) / T::SPLITS - step, split};
+  }
+};
+
+// The copying thread. GATED: how the map of w is laid out.
+template <class T, bool GATED>
+struct Copier {
+  const Ring<T>& ring;
+  const Work& work;
+  const TensorMap &w, &x;
+  const u64 once, often;
+  Cursor<T> cursor;
+  u32 tile, left, column;  // steps left of the tile; first input
+
+  __device__ Copier(const Ring<T>& ring, const Work& work, const TensorMap& w, const TensorMap& x)
+      : ring(ring), work(work), w(w), x(x), once(evict_first()), often(evict_last()) {
+    begin();
+  }
+  __device__ void begin() {
+    cursor = {};
+    tile = work.first;
+    begin_tile();
+  }
+  __device__ void begin_tile() {
+    left = work.steps;
+    column = work.step * T::CHUNKS * CHUNK;
+  }
+  __device__ bool is_done() const { return tile >= work.tiles; }
+  __device__ void advance() {
+    cursor.advance();
+    column += T::CHUNKS * CHUNK;
+    if (--left == 0) {
+      tile += work.stride;
+      begin_tile();
+    }
+  }
+  __device__ void load_w() const {
+    const u32 to = ring.w(cursor.stage), full = ring.full(cursor.stage);
+    barrier_expect(full, T::W_BYTES + T::X_BYTES);
+#pragma unroll
+    for (u32 c = 0; c < T::CHUNKS; c++)
+#pragma unroll
+      for (u32 box = 0; box < T::ROWS / BOX_ROWS; box++) {
+        const u32 place = to + c * T::W_CHUNK + box * BOX_BYTES;
+        const u32 row = tile * T::ROWS + box * BOX_ROWS;
+        if constexpr (GATED) copy_gated_box(place, w, column + c * CHUNK, row / 16, full, once);
+        else copy_box(place, w, column + c * CHUNK, row, full, once);
+      }
+  }
+  __device__ void load_x() const {
+#pragma unroll
+    for (u32 c = 0; c < T::CHUNKS; c++)
+      copy_box(ring.x(cursor.stage) + c * T::X_CHUNK, x, column + c * CHUNK, 0,
+               ring.full(cursor.stage), often);
+  }
+
+  // All of the block's stages.
+  __device__ void run() {
+    for (u32 i = 0; i < T::STAGES && !is_done(); i++, advance()) load_w();
+    wait_for_predecessor();
+    begin();
+    for (u32 i = 0; i < T::STAGES && !is_done(); i++, advance()) load_x();
+    for (; !is_done(); advance()) {
+      barrier_wait(ring.empty(cursor.stage), cursor.parity ^ 1);
+      load_w();
+      load_x();
+    }
+  }
+};
+
+// One tile by the multipliers: sums over the next `steps` stages.
+template <class T>
+__device__ inline void accumulate(const Ring<T>& ring, Cursor<T>& cursor, u32 steps,
+                                  typename T::Sums& sums) {
+  const u32 group = threadIdx.x / GROUP;
+  u32 before = 0;  // stage of the products that may still run
+  for (u32 i = 0; i < steps; i++, cursor.advance()) {
+    const u32 w = ring.w(cursor.stage) + group * T::TILES * BOX_BYTES, x = ring.x(cursor.stage);
+    barrier_wait(ring.full(cursor.stage), cursor.parity);
+    products_begin();
+#pragma unroll
+    for (u32 k = 0; k < T::CHUNKS * CHUNK / 16; k++)
+#pragma unroll
+      for (u32 t = 0; t < T::TILES; t++) {
+        const u32 c = k / 4, at = k % 4 * 32;
+        multiply_async<T::TOKENS>(sums[t], operand(w + c * T::W_CHUNK + t * BOX_BYTES + at),
+                                  operand(x + c * T::X_CHUNK + at), k + i);
+      }
+    products_commit();
+    if (i > 0) {
+      products_wait<1>();
+      ring.release(before);
+    }
+    before = cursor.stage;
+  }
+  products_wait<0>();
+#pragma unroll
+  for (u32 t = 0; t < T::TILES; t++)
+#pragma unroll
+    for (u32 i = 0; i < T::TOKENS / 2; i++)
+      asm volatile("" : "+f"(sums[t][i])::"memory");  // not read before the wait
+  ring.release(before);
+}
+
+// Calls `f(row of the tile, token, sum)` for sums that lie like those of `accumulate`.
+template <class T, u32 TOKENS, class F>
+__device__ inline void for_each_sum(const float (&sums)[T::TILES][TOKENS / 2], F f) {
+  const u32 group = threadIdx.x / GROUP, warp = threadIdx.x / WARP % 4, lane = threadIdx.x % WARP;
+#pragma unroll
+  for (u32 t = 0; t < T::TILES; t++)
+#pragma unroll
+    for (u32 i = 0; i < TOKENS / 2; i++)
+      f((group * T::TILES + t) * BOX_ROWS + warp * 16 + lane / 4 + i / 2 % 2 * 8,
+        i / 4 * 8 + lane % 4 * 2 + i % 2, sums[t][i]);
+}
+
+#endif
