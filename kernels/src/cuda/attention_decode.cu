@@ -353,8 +353,8 @@ __device__ inline void store_newest(const Shared<DIM>& shared, const Pool& pool,
   const u32 position = task.length - 1, half = threadIdx.x / (THREADS / 2);
   bf16* page = page_head<bf16>(pool, task.pages[position / PAGE_TOKENS], layer, half, task.kv_head);
   for (u32 i = threadIdx.x % (THREADS / 2) * 8; i < head_dim; i += THREADS / 2 * 8)
-    *reinterpret_cast<uint4*>(page + position % PAGE_TOKENS * head_dim + i) =
-        *reinterpret_cast<const uint4*>(&shared.rows[HEADS + half][i]);
+    *reinterpret_cast<Chunk*>(page + position % PAGE_TOKENS * head_dim + i) =
+        *reinterpret_cast<const Chunk*>(&shared.rows[HEADS + half][i]);
 }
 
 // Whether this block is the last of the sequence's to arrive, having done `mine` of `splits`;
