@@ -62,11 +62,8 @@ struct Shared {
   bool last;
 };
 
-// A warp's slots; in the end its share of a split, `Outputs`, whose rows are padded against bank
-// conflicts.
+// A warp's slots; in the end its share of a split.
 extern __shared__ Chunk dynamic_shared[];
-template <u32 DIM>
-using Outputs = float[HEADS][DIM + 4];
 template <u32 DIM>
 __device__ inline Outputs<DIM>& outputs(u32 warp) {
   static_assert(sizeof(Outputs<DIM>) <= AREA<DIM> * sizeof(Chunk), "room for a warp's share");
@@ -77,27 +74,6 @@ template <u32 DIM>
 __device__ inline Chunk* slot_at(u32 slot) {
   const u32 warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
   return &dynamic_shared[warp * AREA<DIM> + slot * CHUNKS<DIM> * WARP + lane];
-}
-
-template <u32 DIM>
-__device__ inline void publish(Shared<DIM>& shared, const float (&o)[DIM / 16][4], float m,
-                               float l) {
-  const u32 warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
-  if (t == 0) {
-    shared.m[warp][g] = m;
-    shared.l[warp][g] = l;
-  }
-#pragma unroll
-  for (u32 c = 0; c < DIM / 64; ++c) {
-#pragma unroll
-    for (u32 odd = 0; odd < 2; ++odd) {
-      float4* to = reinterpret_cast<float4*>(&outputs<DIM>(warp)[2 * t + odd][8 * (8 * c + g)]);
-      to[0] =
-          make_float4(o[4 * c][odd], o[4 * c][2 + odd], o[4 * c + 1][odd], o[4 * c + 1][2 + odd]);
-      to[1] = make_float4(o[4 * c + 2][odd], o[4 * c + 2][2 + odd], o[4 * c + 3][odd],
-                          o[4 * c + 3][2 + odd]);
-    }
-  }
 }
 
 // A warp's pages of a split: page `i` is the split's page `i * WARPS + warp`.
@@ -183,31 +159,43 @@ __device__ inline const Chunk* await_item(const Shared<DIM>& shared, const Pages
 template <u32 DIM, bool FRESH>
 __device__ inline void attend(Shared<DIM>& shared, const Pages<DIM, FRESH>& pages) {
   const float scale = score_scale(pages.head_dim);
-  float m = -infinity(), l = 0, s[WARP_PAGES][4], o[DIM / 16][4] = {};
+  float s[WARP_PAGES][4], o[DIM / 16][4] = {};
+  float m[2] = {-infinity(), -infinity()}, l[2] = {};
 #pragma unroll
   for (u32 i = 0; i < WARP_PAGES; ++i) {
     s[i][0] = s[i][1] = s[i][2] = s[i][3] = -infinity();
     const Chunk* keys = await_item(shared, pages, i);
     if (pages.tokens(i)) score<DIM>(s[i], shared.rows, keys, scale, pages.tokens(i));
     request_item(pages, i + SLOTS<DIM>);
-    m = fmaxf(m, fmaxf(fmaxf(s[i][0], s[i][1]), fmaxf(s[i][2], s[i][3])));
+#pragma unroll
+    for (u32 odd = 0; odd < 2; ++odd) m[odd] = fmaxf(m[odd], fmaxf(s[i][odd], s[i][2 + odd]));
   }
-  m = quad_max(m);
+#pragma unroll
+  for (u32 odd = 0; odd < 2; ++odd) m[odd] = column_max(m[odd]);
 #pragma unroll
   for (u32 i = 0; i < WARP_PAGES; ++i) {
     const Chunk* values = await_item(shared, pages, WARP_PAGES + i);
     if (pages.tokens(i)) {  // else m may be -infinity
 #pragma unroll
       for (u32 word = 0; word < 4; ++word) {
-        s[i][word] = exp2_approximate(s[i][word] - m);
-        l += s[i][word];
+        s[i][word] = exp2_approximate(s[i][word] - m[word % 2]);
+        l[word % 2] += s[i][word];
       }
       mix<DIM>(o, s[i], values);
     }
     request_item(pages, WARP_PAGES + i + SLOTS<DIM>);
   }
+#pragma unroll
+  for (u32 odd = 0; odd < 2; ++odd) l[odd] = column_sum(l[odd]);
   __syncwarp();  // outputs take the place of slots
-  publish<DIM>(shared, o, m, quad_sum(l));
+  const u32 warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+  put_outputs<DIM>(outputs<DIM>(warp), o);
+#pragma unroll
+  for (u32 odd = 0; odd < 2; ++odd) {
+    if (lane >= 4) break;
+    shared.m[warp][2 * lane + odd] = m[odd];
+    shared.l[warp][2 * lane + odd] = l[odd];
+  }
 }
 
 // Four columns of one head over the warps of a block.

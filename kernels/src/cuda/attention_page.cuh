@@ -72,39 +72,32 @@ __device__ inline void renew(Chunk* slot, const Rows<DIM>& rows, u32 token) {
   }
 }
 
-// Exponents over a page: word 2 half + i is head g's, token 8 half + 2 t + i.
+// Exponents over a page: word 2 half + i is token g + 8 half's, head 2 t + i's. Tokens are rows of
+// the product, heads its columns.
 template <u32 DIM>
 __device__ inline void score(float (&s)[4], const Rows<DIM>& rows, const Chunk* keys, float scale,
                              u32 tokens) {
   const u32 g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
+  float first[4] = {}, second[4] = {};  // of each chunk's halves, for shorter chains of products
 #pragma unroll
-  for (u32 half = 0; half < 2; ++half) {
-    // A fragment is 16 rows high. Words 0 and 2 of a query stand in rows 0..8 and 1 and 3 in
-    // rows 8..16; each product is right in the rows whose words meet their own, and the other rows
-    // are not used.
-    float even[4] = {}, odd[4] = {};
-#pragma unroll
-    for (u32 j = 0; j < DIM / 32; ++j) {
-      const Chunk q = *reinterpret_cast<const Chunk*>(&rows[g][8 * (4 * j + t)]);
-      const Chunk key = keys[(half * (DIM / 32) + j) * WARP];
-      const u32 even_key[2] = {key.at[0], key.at[2]}, odd_key[2] = {key.at[1], key.at[3]};
-      mma_bf16(even, q.at, even_key);
-      mma_bf16(odd, q.at, odd_key);
-    }
-#pragma unroll
-    for (u32 i = 0; i < 2; ++i)
-      s[2 * half + i] = int(8 * half + i) < int(tokens) - int(2 * t)
-                            ? (even[i] + odd[2 + i]) * scale
-                            : -infinity();
+  for (u32 j = 0; j < DIM / 32; ++j) {
+    const Chunk q = *reinterpret_cast<const Chunk*>(&rows[g][8 * (4 * j + t)]);
+    const Chunk upper = keys[j * WARP], lower = keys[(DIM / 32 + j) * WARP];
+    const u32 a[4] = {upper.at[0], lower.at[0], upper.at[1], lower.at[1]};
+    const u32 b[4] = {upper.at[2], lower.at[2], upper.at[3], lower.at[3]};
+    mma_bf16(first, a, {q.at[0], q.at[1]});
+    mma_bf16(second, b, {q.at[2], q.at[3]});
   }
+#pragma unroll
+  for (u32 word = 0; word < 4; ++word)
+    s[word] = g + 8 * (word / 2) < tokens ? (first[word] + second[word]) * scale : -infinity();
 }
 
-// o += values^T s^T: exponents become the second operand's fragment as they stand.
-// o[4 c + e]: elements 8 (8 c + g) + 2 e (words 0, 1) and + 2 e + 1 (words 2, 3) of heads 2 t
-// (words 0, 2) and 2 t + 1.
+// o += values^T s^T, s as from `score`. o[4 c + e]: elements 8 (8 c + g) + 2 e (words 0, 1) and
+// + 2 e + 1 (words 2, 3) of heads 2 t (words 0, 2) and 2 t + 1.
 template <u32 DIM>
 __device__ inline void mix(float (&o)[DIM / 16][4], const float (&s)[4], const Chunk* values) {
-  const u32 weights[2] = {pack_bf16(s[0], s[1]), pack_bf16(s[2], s[3])};
+  const u32 weights[2] = {transpose(pack_bf16(s[0], s[1])), transpose(pack_bf16(s[2], s[3]))};
 #pragma unroll
   for (u32 c = 0; c < DIM / 64; ++c) {
     Chunk tokens[4];
@@ -119,6 +112,27 @@ __device__ inline void mix(float (&o)[DIM / 16][4], const float (&s)[4], const C
                         __byte_perm(tokens[2].at[e], tokens[3].at[e], 0x5410),
                         __byte_perm(tokens[2].at[e], tokens[3].at[e], 0x7632)};
       mma_bf16(o[4 * c + e], a, weights);
+    }
+  }
+}
+
+// Sums over tokens. Rows are padded against bank conflicts.
+template <u32 DIM>
+using Outputs = float[HEADS][DIM + 4];
+
+// `o` as `mix` leaves it.
+template <u32 DIM>
+__device__ inline void put_outputs(Outputs<DIM>& outputs, const float (&o)[DIM / 16][4]) {
+  const u32 g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
+#pragma unroll
+  for (u32 c = 0; c < DIM / 64; ++c) {
+#pragma unroll
+    for (u32 odd = 0; odd < 2; ++odd) {
+      float4* to = reinterpret_cast<float4*>(&outputs[2 * t + odd][8 * (8 * c + g)]);
+      to[0] =
+          make_float4(o[4 * c][odd], o[4 * c][2 + odd], o[4 * c + 1][odd], o[4 * c + 1][2 + odd]);
+      to[1] = make_float4(o[4 * c + 2][odd], o[4 * c + 2][2 + odd], o[4 * c + 3][odd],
+                          o[4 * c + 3][2 + odd]);
     }
   }
 }
