@@ -121,8 +121,9 @@ fn decode(
         .with(out.data.address())
         .with(cx.splits.partials.address())
         .with(cx.splits.arrivals.address());
-    // SAFETY: the kernel's parameters; as in `attention` with bf16 rows of whole 16 bytes, or those
-    // of a product of the step, and there is room for what the splits of the step's sequences leave.
+    // SAFETY: the kernel's parameters; as in `attention` with bf16 rows of whole 16 bytes, or with
+    // the f32 rows of the step's product, and there is room for what the splits of the step's
+    // sequences leave.
     unsafe { cx.launch((DECODE.name, &name), grid, parameters) };
 }
 

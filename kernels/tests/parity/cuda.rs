@@ -119,10 +119,7 @@ fn check_two_steps(case: &Case, seed: u64) {
 fn two_steps<B: Backend>(case: &Case, seed: u64, backend: B) -> Vec<Output> {
     let mut rig = Rig::new(case, backend, seed);
     let long = || case.sequences.iter().filter(|sequence| sequence.len >= 2);
-    let before = case.batch(long().map(|s| (s, 0..s.len - 2)));
-    if !before.1.is_empty() {
-        rig.store(&before);
-    }
+    rig.store(&case.batch(long().map(|s| (s, 0..s.len - 2))));
     let step = |back| case.batch(long().map(move |s| (s, s.len - back..s.len - back + 1)));
     let steps = [step(2), step(1)].into_iter().filter(|step| !step.1.is_empty());
     steps.flat_map(|step| rig.run(&step, &[Operation::Attention])).collect()

@@ -156,8 +156,11 @@ impl<'a, B: Backend> Rig<'a, B> {
         self.backend.vector(&Random(self.seed).values(len)).unwrap()
     }
 
-    /// Stores keys and values of a batch as they come.
+    /// Stores keys and values of a batch, if it has any, as they come.
     pub(crate) fn store(&mut self, work: &(Batch, Vec<usize>)) {
+        if work.1.is_empty() {
+            return;
+        }
         let y = self.input(1, &work.1, self.case.shape.qkv_width());
         self.store_product(work, &y);
     }
