@@ -142,7 +142,8 @@ pub trait Backend: Sized + Send + 'static {
     /// layout is that of [`crate::Delta::shrunk`].
     fn shrink(&mut self, x: &Self::Tensor, layer: usize, site: Site, out: &mut Self::Tensor);
     /// Finishes the fused product `[rows, qkv_width]`, rotates queries and keys, stores keys and
-    /// values into their pages and writes the queries to `q` `[rows, heads * head_dim]`.
+    /// values into their pages and writes the queries to `q` `[rows, heads * head_dim]`. All of it
+    /// may wait until `q` is read, which is within the step; until then `qkv` stays as it is.
     fn rope_store(&mut self, layer: usize, qkv: Pending<'_, Self>, q: &mut Self::Tensor);
     /// Causal attention of each row's query over its sequence's pages up to the row's own
     /// position, scaled by `1 / sqrt(head_dim)`; `[rows, heads * head_dim]`.

@@ -11,6 +11,7 @@ mod adapters;
 mod attention;
 mod bandwidth;
 pub mod compiler;
+mod deferred;
 mod device;
 mod embed;
 mod expand;
@@ -198,6 +199,7 @@ impl Backend for Cuda {
     }
 
     fn read(&mut self, tensor: &Tensor) -> Vec<f32> {
+        deferred::settle(&mut self.cx, tensor);
         tensor.values()
     }
 

@@ -174,8 +174,11 @@ fn consumers<B: Timed>(
     if !table.is_open() {
         return;
     }
-    let seconds = bed.time(batches, |bed, turn| bed.rope_store(turn, lora));
-    push(table, "rope_store", seconds, tiles(Site::Qkv.linears(), 0));
+    // Without adapters a step of decoding leaves it to attention, which is timed with it below.
+    if lora || rows > batches[0].sequences() {
+        let seconds = bed.time(batches, |bed, turn| bed.rope_store(turn, lora));
+        push(table, "rope_store", seconds, tiles(Site::Qkv.linears(), 0));
+    }
     let seconds = bed.time(batches, |bed, turn| bed.norm(Site::Down, turn, lora));
     push(table, "norm", seconds, tiles(Site::Down.linears(), 0));
     let seconds = bed.time(batches, |bed, turn| bed.activate(turn, lora));
@@ -240,11 +243,16 @@ fn attention<B: Timed>(bed: &mut Bed<'_, B>, table: &mut Table) {
         let pairs = rows as f64 * (tokens as f64 - (rows as f64 - 1.0) / 2.0);
         let flops = 4.0 * sequences as f64 * pairs * (shape.heads * shape.head_dim) as f64;
         table.push(&Row {
-            kernel: if rows == 1 { "attention, decode" } else { "attention, prefill" },
+            kernel: if rows == 1 { "rope_store, attention" } else { "attention, prefill" },
             rows: sequences * rows,
             tokens,
             adapters: None,
-            seconds: bed.time(&batches, |bed, turn| bed.attention(turn)),
+            seconds: bed.time(&batches, |bed, turn| {
+                if rows == 1 {
+                    bed.rope_store(turn, false);
+                }
+                bed.attention(turn);
+            }),
             bytes: sequences * tokens * head_bytes,
             flops: Some(flops),
         });

@@ -22,6 +22,26 @@ __device__ inline float quad_sum(float x) {
   return x + __shfl_xor_sync(~0u, x, 2);
 }
 
+// Over the eight lanes that hold one column of a product's fragment.
+__device__ inline float column_max(float x) {
+#pragma unroll
+  for (u32 lanes = 4; lanes < WARP; lanes *= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, lanes));
+  return x;
+}
+__device__ inline float column_sum(float x) {
+#pragma unroll
+  for (u32 lanes = 4; lanes < WARP; lanes *= 2) x += __shfl_xor_sync(~0u, x, lanes);
+  return x;
+}
+
+// Of a fragment of 8 rows and 8 columns, two neighbours of a row in a word: row and column change
+// places.
+__device__ inline u32 transpose(u32 pair) {
+  u32 y;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(pair));
+  return y;
+}
+
 // Shares of a sum over positions are kept as (o, m, l): weighted values, highest exponent, sum of
 // weights, with weights 2^(exponent - m). A share of no position has m = -infinity and l = 0. One
 // thread's four columns of the whole:

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Context, Grid, Parameters, Tensor, compiler::Source, device::Device, memory::DeviceBuffer,
-    step::Extent,
+    Context, Grid, Parameters, Tensor, compiler::Source, deferred::Deferred, device::Device,
+    launch::Parameter, memory::DeviceBuffer, rope_store::Rotation, step::Extent,
 };
 use crate::{AttentionShape, DeviceError, Dtype};
 
@@ -19,8 +19,8 @@ pub(super) const PLAIN: Source =
 const HEAD_DIM_MAX: usize = 256;
 /// Threads of a block, in `attention_plain.cu` and `attention_prefill.cu`.
 const THREADS: u32 = 128;
-/// Threads of a block, query heads of a pass, and pages of a split, in `attention_decode.cu`.
-const DECODE_THREADS: u32 = 256;
+/// Warps of a block, query heads of a pass, and pages of a split, in `attention_decode.cu`.
+const DECODE_WARPS: u32 = 4;
 const DECODE_HEADS: u32 = 8;
 const SPLIT_PAGES: u32 = 16;
 /// Sequences of a step for which there is room from the start.
@@ -28,6 +28,19 @@ const SEQUENCES_EXPECTED: u32 = 256;
 /// Blocks of the decode kernel per multiprocessor at most; beyond, a block takes several splits,
 /// so that one long sequence among many does not fill the grid with blocks that have none.
 const DECODE_BLOCKS: u32 = 16;
+
+/// `Queries` of `attention_decode.cu`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct QueriesView {
+    rows: u64,
+    inv_freq: u64,
+    pairs: u32,
+    heads: u32,
+}
+
+// SAFETY: the layout of `Queries` in `attention_decode.cu`.
+unsafe impl Parameter for QueriesView {}
 
 /// `out = softmax(q k^T / sqrt(head_dim)) v` over each row's own sequence up to its position:
 /// `q`, `out` `[rows, heads * head_dim]`.
@@ -41,6 +54,7 @@ pub(super) fn attention(cx: &mut Context, layer: usize, q: &Tensor, out: &mut Te
     assert_eq!(q.rows.live, rows.live, "rows of the step");
     assert_eq!(q.dtype, cx.activation(), "queries are what `rope_store` writes");
     out.become_rows(rows, q.dtype);
+    let rotation = q.deferred.take().map(|Deferred::Rotation(rotation)| rotation);
     if rows.bound == 0 {
         return;
     }
@@ -57,38 +71,60 @@ pub(super) fn attention(cx: &mut Context, layer: usize, q: &Tensor, out: &mut Te
         return unsafe { cx.launch((PLAIN.name, name), grid, parameters) };
     };
     if cx.step.extent.shortest_part <= 1 {
-        decode(cx, layer, q, out, width);
+        decode(cx, layer, (q, rotation), out, width);
     }
     if cx.step.extent.longest_part > 1 {
+        assert!(rotation.is_none(), "only rows of decoding wait for attention");
         prefill(cx, layer, q, out, width);
     }
 }
 
-/// Sequences with one row.
-fn decode(cx: &mut Context, layer: usize, q: &Tensor, out: &Tensor, width: Width) {
+/// Whether attention of sequences with one row does the work of `rope_store` in passing.
+pub(super) fn takes_rotation(shape: &AttentionShape) -> bool {
+    Width::of(shape).is_some()
+}
+
+/// Sequences with one row. With a rotation, queries and the newest keys and values are those of its
+/// product; else `q` and the pages have them.
+fn decode(
+    cx: &mut Context,
+    layer: usize,
+    (q, rotation): (&Tensor, Option<Rotation>),
+    out: &Tensor,
+    width: Width,
+) {
     let shape = cx.pool.shape();
     let (columns, splits) = (columns(shape), cx.step.extent.longest_pages.div_ceil(SPLIT_PAGES));
     let sequences = cx.step.extent.sequences;
     let room = (cx.device.processors * DECODE_BLOCKS).div_ceil(sequences * columns);
-    let name = match (width, shape.head_dim) {
-        (Width::W64, 64) => "attention_decode_64",
-        (Width::W128, 128) => "attention_decode_128",
-        (Width::W256, 256) => "attention_decode_256",
-        (Width::W64, _) => "attention_decode_within_64",
-        (Width::W128, _) => "attention_decode_within_128",
-        (Width::W256, _) => "attention_decode_within_256",
-    };
-    // `Outputs` of `attention_decode.cu`: [warps, DECODE_HEADS, width + 4] of f32.
-    let shared = DECODE_THREADS / 32 * DECODE_HEADS * (width as u32 + 4) * 4;
+    let whole = shape.head_dim == width as usize;
+    let (fresh, within) =
+        (if rotation.is_some() { "fresh_" } else { "" }, if whole { "" } else { "within_" });
+    let name = format!("attention_decode_{fresh}{within}{}", width as u32);
+    // Slots of `attention_decode.cu`: 16 tokens of bf16 each.
+    let slots = if let Width::W256 = width { 2 } else { 384 / width as u32 };
+    let shared = DECODE_WARPS * slots * 16 * width as u32 * 2;
     let blocks = [sequences, columns, splits.clamp(1, room)];
-    let grid = Grid { blocks, threads: DECODE_THREADS, shared, cluster: 1 };
+    let grid = Grid { blocks, threads: DECODE_WARPS * 32, shared, cluster: 1 };
     assert!(splits <= 1 || cx.splits.fits(shape, &cx.step.extent), "room for partial sums");
-    let parameters = parameters(cx, layer, q, out)
+    let queries = QueriesView {
+        rows: rotation.map_or(q.data.address(), |rotation| rotation.product(cx, layer)),
+        inv_freq: cx.pool.inv_freq.address(),
+        pairs: shape.inv_freq.len() as u32,
+        heads: shape.heads as u32,
+    };
+    let parameters = Parameters::default()
+        .with(cx.step.view())
+        .with(cx.pool.view())
+        .with(layer as u32)
+        .with(queries)
+        .with(out.data.address())
         .with(cx.splits.partials.address())
         .with(cx.splits.arrivals.address());
-    // SAFETY: the kernel's parameters; as in `attention` with bf16 rows of whole 16 bytes, and
-    // there is room for what the splits of the step's sequences leave.
-    unsafe { cx.launch((DECODE.name, name), grid, parameters) };
+    // SAFETY: the kernel's parameters; as in `attention` with bf16 rows of whole 16 bytes, or with
+    // the f32 rows of the step's product, and there is room for what the splits of the step's
+    // sequences leave.
+    unsafe { cx.launch((DECODE.name, &name), grid, parameters) };
 }
 
 /// Sequences with more rows.

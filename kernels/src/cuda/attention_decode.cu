@@ -1,20 +1,29 @@
 // Attention of sequences with one row in the batch, bf16, head_dim a multiple of 8 up to DIM.
 //
 // A block takes HEADS query heads of one key-value head, and splits of the sequence's positions. A
-// warp takes two pages of a split, straight from global memory into the fragments of its products,
-// so that all keys of a split are asked for at once, and values as soon as their place is free. A
-// thread's 16 bytes hold 8 neighbours of a head, so products run over a permutation of head_dim
-// that queries and keys, or values and outputs, share.
-#include "attention.cuh"
+// warp takes up to four pages of a split, their keys and then their values, through a ring of slots
+// in shared memory: each is asked for as soon as its slot is free.
+//
+// FRESH: `rope_store` has not run. The block makes its queries and the newest key and value out of
+// the finished product, and one block of each key-value head stores the two. What else it reads
+// stands in its pages since earlier steps, so it is asked for before the predecessor has ended.
+#include "attention_page.cuh"
+#include "rotary.cuh"
 
-constexpr u32 WARPS = 8;
-// Query heads of a pass: the width of the second product.
-constexpr u32 HEADS = 8;
-constexpr u32 WARP_PAGES = 2;
+constexpr u32 WARPS = 4;
+constexpr u32 THREADS = WARPS * WARP;
+constexpr u32 WARP_PAGES = 4;
 // A sequence of 8,192 tokens and 8 key-value heads makes 256 blocks. What a split leaves for its
 // sequence's last block is 1/32 of what it reads.
 constexpr u32 SPLIT_PAGES = WARPS * WARP_PAGES;
 constexpr u32 SPLIT_TOKENS = SPLIT_PAGES * PAGE_TOKENS;
+
+// Slots of a warp. Up to heads of 128, what leaves room for four blocks on a multiprocessor.
+template <u32 DIM>
+constexpr u32 SLOTS = DIM <= 128 ? 384 / DIM : 2;
+// Chunks of a warp's slots.
+template <u32 DIM>
+constexpr u32 AREA = SLOTS<DIM> * CHUNKS<DIM> * WARP;
 
 // What the blocks of a sequence leave for its last one. `HEADS * (DIM + 2)` floats: o [HEADS, DIM],
 // m [HEADS], l [HEADS].
@@ -24,6 +33,15 @@ template <u32 DIM>
 __device__ inline u64 split_stride() {
   return u64(gridDim.y) * PARTIAL<DIM>;
 }
+
+// `QueriesView` of cuda/attention.rs.
+struct Queries {
+  // bf16 [rows, heads, head_dim]; FRESH: f32 [rows, heads + 2 kv_heads, head_dim], the product.
+  const void* rows;
+  const float* inv_freq;  // [pairs] radians per position
+  u32 pairs;              // element i of a head turns with element i + pairs
+  u32 heads;
+};
 
 // One sequence's row and the heads that a block serves.
 struct Task {
@@ -35,183 +53,149 @@ struct Task {
   u32 head, heads;  // first query head; 1..=HEADS of them
 };
 
-// Each warp's share of a split: `Outputs`, and in `Shared` its m and l. Rows are padded against
-// bank conflicts.
-template <u32 DIM>
-using Outputs = float[WARPS][HEADS][DIM + 4];
-extern __shared__ float4 dynamic_shared[];
-template <u32 DIM>
-__device__ inline Outputs<DIM>& outputs() {
-  return reinterpret_cast<Outputs<DIM>&>(dynamic_shared);
-}
-
 template <u32 DIM>
 struct Shared {
   float m[WARPS][HEADS];
   float l[WARPS][HEADS];
-  alignas(16) bf16 q[HEADS][DIM + 32];
+  alignas(16) Rows<DIM> rows;
   Task task;  // here rather than in registers, which pages need
   bool last;
 };
 
-// 16 bytes of a page, past L1; zeros where `!valid`. Not the read-only path: the kernel before has
-// just written pages.
-__device__ inline void load_chunk(u32 (&to)[4], const bf16* from, bool valid) {
-  to[0] = to[1] = to[2] = to[3] = 0;
-  if (valid) {
-    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-                 : "l"(from));
-  }
+// A warp's slots; in the end its share of a split.
+extern __shared__ Chunk dynamic_shared[];
+template <u32 DIM>
+__device__ inline Outputs<DIM>& outputs(u32 warp) {
+  static_assert(sizeof(Outputs<DIM>) <= AREA<DIM> * sizeof(Chunk), "room for a warp's share");
+  return reinterpret_cast<Outputs<DIM>&>(dynamic_shared[warp * AREA<DIM>]);
+}
+// Where this lane's chunks begin.
+template <u32 DIM>
+__device__ inline Chunk* slot_at(u32 slot) {
+  const u32 warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+  return &dynamic_shared[warp * AREA<DIM> + slot * CHUNKS<DIM> * WARP + lane];
 }
 
-// A thread's part of a page's keys: tokens g (+8), elements 8 (4 j + t) .. +8; g = lane / 4, t =
-// lane % 4.
-template <u32 DIM>
-using Keys = u32[2][DIM / 32][4];
-// And of its values: tokens 2 t (+1, +8, +9), elements 8 (8 c + g) .. +8.
-template <u32 DIM>
-using Values = u32[4][DIM / 64][4];
+// A warp's pages of a split: page `i` is the split's page `i * WARPS + warp`.
+template <u32 DIM, bool FRESH>
+struct Pages {
+  const Pool& pool;
+  u32 layer, kv_head, head_dim;
+  int left;  // tokens from page 0 on, or less than one
+  u32 slabs[WARP_PAGES];
 
-// `page` [PAGE_TOKENS, head_dim], of which the first `tokens` are read.
-template <u32 DIM>
-__device__ inline void load_keys(Keys<DIM>& keys, const bf16* page, u32 head_dim, u32 tokens) {
-  u32 g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
+  __device__ Pages(const Pool& pool, const Task& task, u32 layer, u32 head_dim)
+      : pool(pool), layer(layer), kv_head(task.kv_head), head_dim(head_dim) {}
+  __device__ void find(const Task& task, u32 split) {
+    const u32 first = split * SPLIT_PAGES + threadIdx.x / WARP;
+    left = int(task.length - first * PAGE_TOKENS);
 #pragma unroll
-  for (u32 half = 0; half < 2; ++half) {
+    for (u32 i = 0; i < WARP_PAGES; ++i) slabs[i] = tokens(i) ? task.pages[first + i * WARPS] : 0;
+  }
+  __device__ int left_at(u32 i) const { return left - int(i * WARPS * PAGE_TOKENS); }
+  // 0 where the sequence has no such page.
+  __device__ u32 tokens(u32 i) const { return u32(min(max(left_at(i), 0), int(PAGE_TOKENS))); }
+  // Whether the page's last token is the sequence's newest, which is not read there.
+  __device__ bool is_fresh(u32 i) const {
+    return FRESH && 0 < left_at(i) && left_at(i) <= int(PAGE_TOKENS);
+  }
+  __device__ u32 stored(u32 i) const { return tokens(i) - is_fresh(i); }
+  __device__ const bf16* at(u32 half, u32 i) const {
+    return page_head<bf16>(pool, slabs[i], layer, half, kv_head);
+  }
+  // Brings half pages from page `first` on near: all but the newest token stood there before the
+  // step.
+  __device__ void prefetch(u32 half, u32 first) const {
+    constexpr u32 LINE = 128;
+    const u32 bytes = PAGE_TOKENS * head_dim * sizeof(bf16);
 #pragma unroll
-    for (u32 j = 0; j < DIM / 32; ++j) {
-      u32 token = g + 8 * half, element = 8 * (4 * j + t);
-      load_chunk(keys[half][j], page + token * head_dim + element,
-                 token < tokens && element < head_dim);
+    for (u32 i = first; i < WARP_PAGES; ++i) {
+      if (!tokens(i)) break;
+      const u8* from = reinterpret_cast<const u8*>(at(half, i));
+      for (u32 to = threadIdx.x % WARP * LINE; to < bytes; to += WARP * LINE)
+        asm volatile("prefetch.global.L2 [%0];" ::"l"(from + to));
     }
   }
+};
+
+// Half pages in the order that they are taken: keys of all pages, then values.
+constexpr u32 ITEMS = 2 * WARP_PAGES;
+
+// Asks for an item whose slot is free. Each is a group of copies, one of a page that there is not,
+// or past the last, too.
+template <u32 DIM, bool FRESH>
+__device__ inline void request_item(const Pages<DIM, FRESH>& pages, u32 item) {
+  const u32 i = item % WARP_PAGES;
+  Chunk* slot = slot_at<DIM>(item % SLOTS<DIM>);
+  if (item < ITEMS && pages.tokens(i)) {
+    if (item < WARP_PAGES)
+      request<DIM, KEYS>(slot, pages.at(KEYS, i), pages.head_dim, pages.stored(i));
+    else request<DIM, VALUES>(slot, pages.at(VALUES, i), pages.head_dim, pages.stored(i));
+  }
+  copy_commit();
+}
+template <u32 DIM, bool FRESH>
+__device__ inline void request_first(const Pages<DIM, FRESH>& pages) {
+#pragma unroll
+  for (u32 item = 0; item < SLOTS<DIM>; ++item) request_item(pages, item);
 }
 
-// As `load_keys`. Values past `tokens` become zeros: their weights are 0, but 0 * NaN is not.
-template <u32 DIM>
-__device__ inline void load_values(Values<DIM>& values, const bf16* page, u32 head_dim,
-                                   u32 tokens) {
-  u32 g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
-#pragma unroll
-  for (u32 i = 0; i < 4; ++i) {
-#pragma unroll
-    for (u32 c = 0; c < DIM / 64; ++c) {
-      u32 token = 2 * t + i % 2 + 8 * (i / 2), element = 8 * (8 * c + g);
-      load_chunk(values[i][c], page + token * head_dim + element,
-                 token < tokens && element < head_dim);
-    }
+// Where an item is, with the newest token in its place. The items before it have been taken, and
+// SLOTS have been asked for from the next of them on.
+template <u32 DIM, bool FRESH>
+__device__ inline const Chunk* await_item(const Shared<DIM>& shared, const Pages<DIM, FRESH>& pages,
+                                          u32 item) {
+  const u32 i = item % WARP_PAGES;
+  Chunk* slot = slot_at<DIM>(item % SLOTS<DIM>);
+  copy_wait<SLOTS<DIM> - 1>();
+  if (pages.is_fresh(i)) {
+    if (item < WARP_PAGES) renew<DIM, KEYS>(slot, shared.rows, pages.stored(i));
+    else renew<DIM, VALUES>(slot, shared.rows, pages.stored(i));
   }
+  return slot;
 }
 
-// Exponents over a page: word 2 half + i is head g's, token 8 half + 2 t + i.
-template <u32 DIM>
-__device__ inline void score(float (&s)[4], const Shared<DIM>& shared, const Keys<DIM>& keys,
-                             float scale, u32 tokens) {
-  u32 g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
-#pragma unroll
-  for (u32 half = 0; half < 2; ++half) {
-    // A fragment is 16 rows high. Words 0 and 2 of a query stand in rows 0..8 and 1 and 3 in
-    // rows 8..16; each product is right in the rows whose words meet their own, and the other rows
-    // are not used.
-    float even[4] = {}, odd[4] = {};
-#pragma unroll
-    for (u32 j = 0; j < DIM / 32; ++j) {
-      uint4 q = *reinterpret_cast<const uint4*>(&shared.q[g][8 * (4 * j + t)]);
-      u32 a[4] = {q.x, q.y, q.z, q.w};
-      u32 even_keys[2] = {keys[half][j][0], keys[half][j][2]},
-          odd_keys[2] = {keys[half][j][1], keys[half][j][3]};
-      mma_bf16(even, a, even_keys);
-      mma_bf16(odd, a, odd_keys);
-    }
-#pragma unroll
-    for (u32 i = 0; i < 2; ++i)
-      s[2 * half + i] =
-          8 * half + 2 * t + i < tokens ? (even[i] + odd[2 + i]) * scale : -infinity();
-  }
-}
-
-// o += values^T s^T: exponents become the second operand's fragment as they stand.
-// o[4 c + e]: elements 8 (8 c + g) + 2 e (words 0, 1) and + 2 e + 1 (words 2, 3) of heads 2 t
-// (words 0, 2) and 2 t + 1.
-template <u32 DIM>
-__device__ inline void mix(float (&o)[DIM / 16][4], const float (&s)[4],
-                           const Values<DIM>& values) {
-  u32 weights[2] = {pack_bf16(s[0], s[1]), pack_bf16(s[2], s[3])};
-#pragma unroll
-  for (u32 c = 0; c < DIM / 64; ++c) {
-#pragma unroll
-    for (u32 e = 0; e < 4; ++e) {
-      // Neighbouring tokens of one element in one word: even elements by the low halves, odd ones
-      // by the high.
-      u32 a[4] = {__byte_perm(values[0][c][e], values[1][c][e], 0x5410),
-                  __byte_perm(values[0][c][e], values[1][c][e], 0x7632),
-                  __byte_perm(values[2][c][e], values[3][c][e], 0x5410),
-                  __byte_perm(values[2][c][e], values[3][c][e], 0x7632)};
-      mma_bf16(o[4 * c + e], a, weights);
-    }
-  }
-}
-
-template <u32 DIM>
-__device__ inline void publish(Shared<DIM>& shared, const float (&o)[DIM / 16][4], float m,
-                               float l) {
-  u32 warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
-  if (t == 0) {
-    shared.m[warp][g] = m;
-    shared.l[warp][g] = l;
-  }
-#pragma unroll
-  for (u32 c = 0; c < DIM / 64; ++c) {
-#pragma unroll
-    for (u32 odd = 0; odd < 2; ++odd) {
-      float4* to = reinterpret_cast<float4*>(&outputs<DIM>()[warp][2 * t + odd][8 * (8 * c + g)]);
-      to[0] =
-          make_float4(o[4 * c][odd], o[4 * c][2 + odd], o[4 * c + 1][odd], o[4 * c + 1][2 + odd]);
-      to[1] = make_float4(o[4 * c + 2][odd], o[4 * c + 2][2 + odd], o[4 * c + 3][odd],
-                          o[4 * c + 3][2 + odd]);
-    }
-  }
-}
-
-// A warp's share of a split: pages `warp` and `warp + WARPS`, as far as the sequence has them.
-template <u32 DIM>
-__device__ inline void attend(Shared<DIM>& shared, const Pool& pool, u32 head_dim, u32 layer,
-                              u32 split) {
-  const Task& task = shared.task;
-  u32 slab[WARP_PAGES], tokens[WARP_PAGES];
-  Keys<DIM> keys[WARP_PAGES];
+// A warp's share of a split whose first items have been asked for.
+template <u32 DIM, bool FRESH>
+__device__ inline void attend(Shared<DIM>& shared, const Pages<DIM, FRESH>& pages) {
+  const float scale = score_scale(pages.head_dim);
+  float s[WARP_PAGES][4], o[DIM / 16][4] = {};
+  float m[2] = {-infinity(), -infinity()}, l[2] = {};
 #pragma unroll
   for (u32 i = 0; i < WARP_PAGES; ++i) {
-    u32 page = split * SPLIT_PAGES + threadIdx.x / WARP + i * WARPS, start = page * PAGE_TOKENS;
-    tokens[i] = start < task.length ? min(task.length - start, PAGE_TOKENS) : 0;
-    slab[i] = task.pages[tokens[i] ? page : 0];
-    load_keys<DIM>(keys[i], page_head<bf16>(pool, slab[i], layer, 0, task.kv_head), head_dim,
-                   tokens[i]);
+    s[i][0] = s[i][1] = s[i][2] = s[i][3] = -infinity();
+    const Chunk* keys = await_item(shared, pages, i);
+    if (pages.tokens(i)) score<DIM>(s[i], shared.rows, keys, scale, pages.tokens(i));
+    request_item(pages, i + SLOTS<DIM>);
+#pragma unroll
+    for (u32 odd = 0; odd < 2; ++odd) m[odd] = fmaxf(m[odd], fmaxf(s[i][odd], s[i][2 + odd]));
   }
-  copy_wait<0>();
-  __syncthreads();  // queries are there
-  float scale = score_scale(head_dim), m = -infinity(), l = 0, s[WARP_PAGES][4],
-        o[DIM / 16][4] = {};
-  Values<DIM> values[WARP_PAGES];
+#pragma unroll
+  for (u32 odd = 0; odd < 2; ++odd) m[odd] = column_max(m[odd]);
 #pragma unroll
   for (u32 i = 0; i < WARP_PAGES; ++i) {
-    score<DIM>(s[i], shared, keys[i], scale, tokens[i]);
-    load_values<DIM>(values[i], page_head<bf16>(pool, slab[i], layer, 1, task.kv_head), head_dim,
-                     tokens[i]);
-    m = fmaxf(m, quad_max(fmaxf(fmaxf(s[i][0], s[i][1]), fmaxf(s[i][2], s[i][3]))));
-  }
-  float highest = tokens[0] ? m : 0;  // without a token, weights are 2^(-infinity - 0)
+    const Chunk* values = await_item(shared, pages, WARP_PAGES + i);
+    if (pages.tokens(i)) {  // else m may be -infinity
 #pragma unroll
-  for (u32 i = 0; i < WARP_PAGES; ++i) {
-#pragma unroll
-    for (u32 word = 0; word < 4; ++word) {
-      s[i][word] = exp2_approximate(s[i][word] - highest);
-      l += s[i][word];
+      for (u32 word = 0; word < 4; ++word) {
+        s[i][word] = exp2_approximate(s[i][word] - m[word % 2]);
+        l[word % 2] += s[i][word];
+      }
+      mix<DIM>(o, s[i], values);
     }
-    mix<DIM>(o, s[i], values[i]);
+    request_item(pages, WARP_PAGES + i + SLOTS<DIM>);
   }
-  publish<DIM>(shared, o, m, quad_sum(l));
+#pragma unroll
+  for (u32 odd = 0; odd < 2; ++odd) l[odd] = column_sum(l[odd]);
+  __syncwarp();  // outputs take the place of slots
+  const u32 warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+  put_outputs<DIM>(outputs<DIM>(warp), o);
+#pragma unroll
+  for (u32 odd = 0; odd < 2; ++odd) {
+    if (lane >= 4) break;
+    shared.m[warp][2 * lane + odd] = m[odd];
+    shared.l[warp][2 * lane + odd] = l[odd];
+  }
 }
 
 // Four columns of one head over the warps of a block.
@@ -222,7 +206,7 @@ struct WarpShares {
   __device__ float m(u32 i) const { return shared.m[i][head]; }
   __device__ float l(u32 i) const { return shared.l[i][head]; }
   __device__ float4 o(u32 i) const {
-    return *reinterpret_cast<const float4*>(&outputs<DIM>()[i][head][column]);
+    return *reinterpret_cast<const float4*>(&outputs<DIM>(i)[head][column]);
   }
 };
 
@@ -246,7 +230,7 @@ struct SplitShares {
 // Calls `at(head, column)` for every four columns of the block's heads.
 template <u32 DIM, class At>
 __device__ inline void each_column(u32 heads, u32 head_dim, const At& at) {
-  for (u32 i = threadIdx.x; i < heads * (DIM / 4); i += WARPS * WARP) {
+  for (u32 i = threadIdx.x; i < heads * (DIM / 4); i += THREADS) {
     u32 head = i / (DIM / 4), column = i % (DIM / 4) * 4;
     if (column < head_dim) at(head, column);
   }
@@ -262,16 +246,103 @@ __device__ inline void store(bf16* out, u64 head, u32 head_dim, u32 column, cons
 
 // Asynchronously; zeros for the heads and elements that there are not.
 template <u32 DIM>
-__device__ inline void load_queries(Shared<DIM>& shared, const Task& task, const bf16* q, u32 heads,
-                                    u32 head_dim) {
-  for (u32 i = threadIdx.x; i < HEADS * (DIM / 8); i += WARPS * WARP) {
-    u32 head = i / (DIM / 8), element = i % (DIM / 8) * 8;
-    bool valid = head < task.heads && element < head_dim;
-    const bf16* from = q + (u64(task.row) * heads + task.head) * head_dim;
-    copy_async(shared_address(&shared.q[head][element]),
+__device__ inline void load_rows(Shared<DIM>& shared, const Queries& queries, u32 head_dim) {
+  const Task& task = shared.task;
+  const bf16* from = static_cast<const bf16*>(queries.rows) +
+                     (u64(task.row) * queries.heads + task.head) * head_dim;
+  for (u32 i = threadIdx.x; i < HEADS * (DIM / 8); i += THREADS) {
+    const u32 head = i / (DIM / 8), element = i % (DIM / 8) * 8;
+    const bool valid = head < task.heads && element < head_dim;
+    copy_async(shared_address(&shared.rows[head][element]),
                valid ? from + head * head_dim + element : from, valid);
   }
   copy_commit();
+}
+
+// FRESH: makes the block's rows out of the product. Its heads, then the key and the value as if
+// they were the next two, go by warps; a lane takes PAIRS elements of the first half of a head, and
+// their partners.
+template <u32 DIM>
+struct Fresh {
+  static constexpr u32 PAIRS = DIM / 2 / WARP, ROUNDS = (HEADS + 2 + WARPS - 1) / WARPS;
+  u32 head_dim, pairs;
+  u32 heads;           // of queries
+  const float* query;  // of the first, and what follows it
+  const float* key;
+  u64 to_value;  // from the key
+  Turn turns[PAIRS];
+
+  // What does not hang on the product.
+  __device__ Fresh(Shared<DIM>& shared, const Queries& queries, u32 kv_heads, u32 head_dim)
+      : head_dim(head_dim), pairs(queries.pairs), heads(shared.task.heads) {
+    const Task& task = shared.task;
+    const float* row = static_cast<const float*>(queries.rows) +
+                       u64(task.row) * (queries.heads + 2 * kv_heads) * head_dim;
+    query = row + task.head * head_dim;
+    key = row + (queries.heads + task.kv_head) * head_dim;
+    to_value = kv_heads * head_dim;
+#pragma unroll
+    for (u32 i = 0; i < PAIRS; ++i) {
+      const u32 pair = i * WARP + threadIdx.x % WARP;
+      turns[i] = {1, 0};
+      if (pair < pairs) turns[i] = turn_at(task.length - 1, queries.inv_freq[pair]);
+    }
+    for (u32 i = threadIdx.x; i < (HEADS + 2) * DIM; i += THREADS) {
+      const u32 row = i / DIM, element = i % DIM;
+      const bool there = (row < heads || HEADS <= row) && element < head_dim;
+      if (!there) shared.rows[row][element] = {0};
+    }
+  }
+
+  __device__ const float* from(u32 head) const {
+    return head < heads ? query + head * head_dim : key + (head - heads) * to_value;
+  }
+  __device__ bf16* to(Shared<DIM>& shared, u32 head) const {
+    return shared.rows[head < heads ? head : HEADS + head - heads];
+  }
+
+  // Once the product is there.
+  __device__ void make_rows(Shared<DIM>& shared) const {
+    const u32 warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, firsts = head_dim - pairs;
+    // What is left for a second pass, for which there are no turns, has no partner.
+    for (u32 start = lane; start < firsts; start += PAIRS * WARP) {
+      float x[ROUNDS][PAIRS], y[ROUNDS][PAIRS];
+      const auto each = [&](const auto& visit) {
+#pragma unroll
+        for (u32 r = 0; r < ROUNDS; ++r) {
+          const u32 head = r * WARPS + warp;
+          if (head >= heads + 2) break;
+#pragma unroll
+          for (u32 i = 0; i < PAIRS; ++i)
+            if (start + i * WARP < firsts)
+              visit(head, start + i * WARP, x[r][i], y[r][i], turns[i]);
+        }
+      };
+      // All that a lane reads is asked for at once.
+      each([&](u32 head, u32 element, float& x, float& y, const Turn&) {
+        if (element < pairs) x = __ldcg(from(head) + element);
+        y = __ldcg(from(head) + element + pairs);
+      });
+      each([&](u32 head, u32 element, float& x, float& y, const Turn& turn) {
+        const bool is_value = head == heads + 1;
+        if (element < pairs && !is_value) rotate(x, y, turn);
+        if (element < pairs) to(shared, head)[element] = from_float<bf16>(x);
+        to(shared, head)[element + pairs] = from_float<bf16>(y);
+      });
+    }
+  }
+};
+
+// The newest key and value to their place in the sequence's page.
+template <u32 DIM>
+__device__ inline void store_newest(const Shared<DIM>& shared, const Pool& pool, u32 layer,
+                                    u32 head_dim) {
+  const Task& task = shared.task;
+  const u32 position = task.length - 1, half = threadIdx.x / (THREADS / 2);
+  bf16* page = page_head<bf16>(pool, task.pages[position / PAGE_TOKENS], layer, half, task.kv_head);
+  for (u32 i = threadIdx.x % (THREADS / 2) * 8; i < head_dim; i += THREADS / 2 * 8)
+    *reinterpret_cast<Chunk*>(page + position % PAGE_TOKENS * head_dim + i) =
+        *reinterpret_cast<const Chunk*>(&shared.rows[HEADS + half][i]);
 }
 
 // Whether this block is the last of the sequence's to arrive, having done `mine` of `splits`;
@@ -288,24 +359,6 @@ __device__ inline bool arrive_last(Shared<DIM>& shared, u32* arrivals, u32 mine,
   __syncthreads();
   __threadfence();
   return shared.last;
-}
-
-// Brings a warp's pages of a split near: all but the newest token stood there before the step.
-template <u32 DIM>
-__device__ inline void prefetch_pages(const Task& task, const Pool& pool, u32 head_dim, u32 layer,
-                                      u32 split) {
-  constexpr u32 LINE = 128;
-  const u32 bytes = PAGE_TOKENS * head_dim * sizeof(bf16);
-#pragma unroll
-  for (u32 i = 0; i < WARP_PAGES; ++i) {
-    const u32 page = split * SPLIT_PAGES + threadIdx.x / WARP + i * WARPS;
-    if (page * PAGE_TOKENS >= task.length) break;
-    for (u32 half = 0; half < 2; ++half) {
-      const bf16* from = page_head<bf16>(pool, task.pages[page], layer, half, task.kv_head);
-      for (u32 at = threadIdx.x % WARP * LINE; at < bytes; at += WARP * LINE)
-        asm volatile("prefetch.global.L2 [%0];" ::"l"(reinterpret_cast<const u8*>(from) + at));
-    }
-  }
 }
 
 // What this block is to do; false where that is nothing. Grid: [sequences, kv_heads * ceil(group /
@@ -348,32 +401,52 @@ __device__ inline void finish_split(const Shared<DIM>& shared, u32 heads, u32 he
 
 // `partials`: a run of splits for each sequence, from `page_indptr / SPLIT_PAGES + sequence` on,
 // [splits, gridDim.y, PARTIAL]. `arrivals`: [sequences, gridDim.y], zeros between kernels.
-template <u32 DIM, bool WHOLE>
-__device__ inline void decode(const Step& step, const Pool& pool, u32 layer, u32 heads,
-                              const bf16* q, bf16* out, float* partials, u32* arrivals) {
+template <u32 DIM, bool WHOLE, bool FRESH>
+__device__ inline void decode(const Step& step, const Pool& pool, u32 layer, const Queries& queries,
+                              bf16* out, float* partials, u32* arrivals) {
   __shared__ Shared<DIM> shared;
-  u32 head_dim = WHOLE ? DIM : pool.head_dim;
+  const u32 head_dim = WHOLE ? DIM : pool.head_dim, heads = queries.heads;
   release_successor();
   Task found;
-  const bool has_task = find_task(found, step, pool.kv_heads, heads);
-  if (has_task) prefetch_pages<DIM>(found, pool, head_dim, layer, blockIdx.z);
-  wait_for_predecessor();
-  if (!has_task) return;
+  if (!find_task(found, step, pool.kv_heads, heads)) return wait_for_predecessor();
   if (threadIdx.x == 0) {
     u32 first = step.page_indptr[blockIdx.x] / SPLIT_PAGES + blockIdx.x;
     found.partials = partials + first * split_stride<DIM>() + blockIdx.y * PARTIAL<DIM>;
     shared.task = found;
   }
-  load_queries<DIM>(shared, found, q, heads, head_dim);
+  __syncthreads();
   u32 split = blockIdx.z;
-  do {
-    __syncthreads();  // the task is there; the split before has been read
-    attend<DIM>(shared, pool, head_dim, layer, split);
+  Pages<DIM, FRESH> pages(pool, shared.task, layer, head_dim);
+  pages.find(shared.task, split);
+  if (FRESH) {
+    request_first(pages);
+    pages.prefetch(KEYS, SLOTS<DIM>);
+    pages.prefetch(VALUES, SLOTS<DIM> - min(SLOTS<DIM>, WARP_PAGES));
+    const Fresh<DIM> fresh(shared, queries, pool.kv_heads, head_dim);
+    wait_for_predecessor();
+    fresh.make_rows(shared);
+  } else {
+    pages.prefetch(KEYS, 0);
+    pages.prefetch(VALUES, 0);
+    wait_for_predecessor();
+    load_rows<DIM>(shared, queries, head_dim);
+    request_first(pages);
+    copy_wait<SLOTS<DIM>>();
+  }
+  __syncthreads();
+  while (true) {
+    attend(shared, pages);
     __syncthreads();
     finish_split<DIM>(shared, heads, head_dim, split, out);
     split += gridDim.z;
-  } while (split < shared.task.splits);
+    if (split >= shared.task.splits) break;
+    __syncthreads();  // the split has been read
+    pages.find(shared.task, split);
+    request_first(pages);
+  }
   const Task& task = shared.task;
+  const bool first_block = blockIdx.z == 0 && task.head == task.kv_head * (heads / pool.kv_heads);
+  if (FRESH && first_block) store_newest<DIM>(shared, pool, layer, head_dim);
   u32 mine = (split - blockIdx.z) / gridDim.z;
   if (task.splits == 1 ||
       !arrive_last(shared, arrivals + blockIdx.x * gridDim.y + blockIdx.y, mine, task.splits))
@@ -384,16 +457,23 @@ __device__ inline void decode(const Step& step, const Pool& pool, u32 layer, u32
   });
 }
 
-// WHOLE: head_dim is DIM.
-#define DECODE(NAME, DIM, WHOLE)                                                         \
-  extern "C" __global__ void __launch_bounds__(WARPS* WARP, WHOLE&& DIM < 256 ? 2 : 1)   \
-      attention_decode_##NAME(Step step, Pool pool, u32 layer, u32 heads, const bf16* q, \
-                              bf16* out, float* partials, u32* arrivals) {               \
-    decode<DIM, WHOLE>(step, pool, layer, heads, q, out, partials, arrivals);            \
+// WHOLE: head_dim is DIM. Four blocks to a multiprocessor, so that 64 sequences of 8 key-value
+// heads are all under way at once.
+#define DECODE(NAME, DIM, WHOLE, FRESH)                                                    \
+  extern "C" __global__ void __launch_bounds__(THREADS, DIM < 256 ? 4 : 2)                 \
+      attention_decode_##NAME(Step step, Pool pool, u32 layer, Queries queries, bf16* out, \
+                              float* partials, u32* arrivals) {                            \
+    decode<DIM, WHOLE, FRESH>(step, pool, layer, queries, out, partials, arrivals);        \
   }
-DECODE(64, 64, true)
-DECODE(128, 128, true)
-DECODE(256, 256, true)
-DECODE(within_64, 64, false)
-DECODE(within_128, 128, false)
-DECODE(within_256, 256, false)
+DECODE(64, 64, true, false)
+DECODE(128, 128, true, false)
+DECODE(256, 256, true, false)
+DECODE(within_64, 64, false, false)
+DECODE(within_128, 128, false, false)
+DECODE(within_256, 256, false, false)
+DECODE(fresh_64, 64, true, true)
+DECODE(fresh_128, 128, true, true)
+DECODE(fresh_256, 256, true, true)
+DECODE(fresh_within_64, 64, false, true)
+DECODE(fresh_within_128, 128, false, true)
+DECODE(fresh_within_256, 256, false, true)

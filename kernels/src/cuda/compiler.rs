@@ -16,11 +16,13 @@ pub struct Source {
 }
 
 /// What the sources include, by file name.
-const HEADERS: [(&CStr, &str); 4] = [
+const HEADERS: [(&CStr, &str); 6] = [
     (c"prelude.cuh", include_str!("prelude.cuh")),
     (c"attention.cuh", include_str!("attention.cuh")),
+    (c"attention_page.cuh", include_str!("attention_page.cuh")),
     (c"expand.cuh", include_str!("expand.cuh")),
     (c"hopper.cuh", include_str!("hopper.cuh")),
+    (c"rotary.cuh", include_str!("rotary.cuh")),
 ];
 
 /// Whether the compiler is there; an error says how to install it.

@@ -55,6 +55,16 @@ impl PendingView {
         Self { y: 0, bias: 0, shrunk: 0, adapters, width: 0, ranks: 0, layer: 0, site: 0 }
     }
 
+    /// Where the product lies.
+    pub(super) fn y(&self) -> u64 {
+        self.y
+    }
+
+    /// Whether nothing is to be added to the product.
+    pub(super) fn is_bare(&self) -> bool {
+        self.bias == 0 && self.shrunk == 0
+    }
+
     /// Whether any row has a delta.
     pub(super) fn has_delta(&self) -> bool {
         self.shrunk != 0

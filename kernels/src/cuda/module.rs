@@ -60,7 +60,9 @@ impl Modules {
         let modules = &self.modules;
         self.functions.entry(key).or_insert_with(|| {
             let function = modules[module].load_function(name).expect("a kernel of the module");
-            if shared > 48 << 10 {
+            // A block has 48 KiB for both, the fixed and the dynamic part, unless it asks for more.
+            let fixed = function.shared_size_bytes().expect("a loaded kernel");
+            if fixed.unsigned_abs() + shared > 48 << 10 {
                 let most = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
                 function.set_attribute(most, shared as i32).expect("within the device's limit");
             }

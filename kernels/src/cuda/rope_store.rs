@@ -1,14 +1,14 @@
 //! Rotary embedding, and keys and values into their pages.
 
 use super::{
-    Context, Cuda, Tensor,
+    Context, Cuda, Tensor, attention,
     compiler::Source,
+    deferred::Deferred,
     expand::{PendingView, blocks_for, variant},
     launch::{Grid, Parameter, Parameters},
-    matmul::is_few,
     step::{Extent, PIECE_ROWS},
 };
-use crate::Pending;
+use crate::{AttentionShape, Dtype, Pending};
 
 pub(super) const SOURCE: Source =
     Source { name: "rope_store", text: include_str!("rope_store.cu") };
@@ -17,10 +17,6 @@ pub(super) const SOURCE: Source =
 const THREADS: u32 = 128;
 /// Blocks that a multiprocessor holds.
 const RESIDENT: u32 = 7;
-const RESIDENT_FEW: u32 = 5;
-const RESIDENT_BASE: u32 = 16;
-/// Pairs of a warp's item, of those for few rows.
-const RUN: u32 = 32;
 
 /// `Rotary` of `rope_store.cu`.
 #[derive(Clone, Copy)]
@@ -37,49 +33,71 @@ struct RotaryView {
 unsafe impl Parameter for RotaryView {}
 
 /// Rotates the queries of `qkv` `[rows, qkv_width]` into `q` `[rows, heads * head_dim]` and stores
-/// keys (rotated) and values into the row's place in its page.
+/// keys (rotated) and values into the row's place in its page. Deferred where nothing is to be
+/// added to the product and attention takes it as it is.
 pub(super) fn rope_store(cx: &mut Context, layer: usize, qkv: Pending<'_, Cuda>, q: &mut Tensor) {
     let shape = cx.pool.shape();
-    let (heads, kv_heads) = (shape.heads as u32, shape.kv_heads as u32);
-    let (head_dim, pairs) = (shape.head_dim as u32, shape.inv_freq.len() as u32);
     assert!(layer < shape.layers, "a layer of the model");
-    assert!(2 * pairs <= head_dim, "the rotary part is within a head");
+    assert!(2 * shape.inv_freq.len() <= shape.head_dim, "the rotary part is within a head");
     assert_eq!(qkv.y.cols, shape.qkv_width(), "the fused product's width");
     assert_eq!(q.cols, shape.heads * shape.head_dim, "the queries' width");
     let rows = cx.step.rows();
-    let view = PendingView::new(cx, &qkv);
+    let product = PendingView::new(cx, &qkv);
     q.become_rows(rows, cx.activation());
     if rows.bound == 0 {
         return;
     }
-    let Extent { pieces, groups, .. } = cx.step.extent;
-    let all_heads = heads + 2 * kv_heads;
-    let warps = all_heads * (head_dim - pairs).div_ceil(RUN);
-    let blocks = |items: u32, resident| blocks_for(cx, items.div_ceil(THREADS / 32), resident);
-    let (operation, grid) = match (is_few(rows.bound), view.has_delta()) {
-        (true, true) => {
-            ("rope_store_few", Grid::flat(blocks(groups * warps, RESIDENT_FEW), THREADS))
-        }
-        (true, false) => {
-            let items = rows.bound as u32 * warps;
-            ("rope_store_base", Grid::flat(blocks(items, RESIDENT_BASE), THREADS))
-        }
-        (false, lora) => {
-            let delta = if lora { head_dim.next_multiple_of(32) + 8 } else { 0 };
-            let shared = PIECE_ROWS * (delta + 2 * pairs) * 4;
-            let blocks = blocks_for(cx, pieces * all_heads, RESIDENT);
-            ("rope_store", Grid { shared, ..Grid::flat(blocks, THREADS) })
-        }
-    };
-    let kernel = variant(cx, operation, qkv.y.dtype);
-    let inv_freq = cx.pool.inv_freq.address();
-    let parameters = Parameters::default()
-        .with(cx.step.view())
-        .with(cx.pool.view())
-        .with(view)
-        .with(RotaryView { inv_freq, pairs, heads, layer: layer as u32, padding: 0 })
-        .with(q.data.address());
-    // SAFETY: the parameters of `rope_store.cu`; `view` answers for the product, `q` has the
-    // queries' width, and a row's position is within its sequence's pages, which are its own.
-    unsafe { cx.launch(("rope_store", &kernel), grid, parameters) };
+    let rotation = Rotation { step: cx.step.number, layer, product, dtype: qkv.y.dtype };
+    let complete = product.is_bare() && rotation.dtype == Dtype::F32;
+    if complete && cx.step.extent.longest_part == 1 && attention::takes_rotation(cx.pool.shape()) {
+        q.deferred.set(Deferred::Rotation(rotation));
+    } else {
+        rotation.queue(cx, q);
+    }
+}
+
+/// A product that becomes queries, keys and values of a layer.
+#[derive(Clone, Copy)]
+pub(super) struct Rotation {
+    /// The step whose positions and pages are meant.
+    step: u64,
+    layer: usize,
+    product: PendingView,
+    dtype: Dtype,
+}
+
+impl Rotation {
+    /// Where the product lies, `[rows, qkv_width]` in f32 with nothing to be added, for attention
+    /// of the same layer and step.
+    pub(super) fn product(&self, cx: &Context, layer: usize) -> u64 {
+        assert_eq!((self.step, self.layer), (cx.step.number, layer), "queries of this attention");
+        assert!(self.product.is_bare() && self.dtype == Dtype::F32, "a complete product");
+        self.product.y()
+    }
+
+    /// Queues the kernel that writes queries to `q`, and keys and values to their pages.
+    pub(super) fn queue(self, cx: &mut Context, q: &Tensor) {
+        let Self { step, layer, product, dtype } = self;
+        assert_eq!(step, cx.step.number, "queries are read in the step that they are of");
+        let AttentionShape { heads, kv_heads, head_dim, inv_freq, .. } = cx.pool.shape();
+        let (heads, pairs) = (*heads as u32, inv_freq.len() as u32);
+        let Extent { pieces, .. } = cx.step.extent;
+        let items = pieces * (heads + 2 * *kv_heads as u32);
+        let delta =
+            if product.has_delta() { (*head_dim as u32).next_multiple_of(32) + 8 } else { 0 };
+        let shared = PIECE_ROWS * (delta + 2 * pairs) * 4;
+        let grid = Grid { shared, ..Grid::flat(blocks_for(cx, items, RESIDENT), THREADS) };
+        let kernel = variant(cx, "rope_store", dtype);
+        let inv_freq = cx.pool.inv_freq.address();
+        let parameters = Parameters::default()
+            .with(cx.step.view())
+            .with(cx.pool.view())
+            .with(product)
+            .with(RotaryView { inv_freq, pairs, heads, layer: layer as u32, padding: 0 })
+            .with(q.data.address());
+        // SAFETY: the parameters of `rope_store.cu`; `product` is a view of this step's, `q` has
+        // the queries' width, and a row's position is within its sequence's pages, which are its
+        // own.
+        unsafe { cx.launch(("rope_store", &kernel), grid, parameters) };
+    }
 }

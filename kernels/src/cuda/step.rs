@@ -88,6 +88,8 @@ pub(super) struct Step {
     starts: [usize; ARRAYS],
     /// How far grids have to reach.
     pub(super) extent: Extent,
+    /// Of steps begun so far.
+    pub(super) number: u64,
     /// Rows of the batch, and rows whose logits are wanted.
     live: [usize; 2],
 }
@@ -137,13 +139,14 @@ impl Step {
         let (pinned, sent) = (Pinned::new(device, FIRST_WORDS)?, Pinned::new(device, FIRST_WORDS)?);
         let image = DeviceBuffer::new(device, FIRST_WORDS * 4, WHAT)?;
         let (starts, extent, live) = ([COUNT_WORDS; ARRAYS], Extent::default(), [0; 2]);
-        Ok(Self { device: device.clone(), pinned, sent, image, starts, extent, live })
+        Ok(Self { device: device.clone(), pinned, sent, image, starts, extent, number: 0, live })
     }
 
     /// Sends a batch to the device, in order after the step before. Waits for no more than the copy
     /// of the batch before that.
     pub(super) fn begin(&mut self, batch: &Batch) {
         batch.assert_consistent();
+        self.number += 1;
         let (tokens, sequences) = (row_tokens(batch), row_sequences(batch));
         let (pieces, groups) = (parts(batch, PIECE_ROWS), parts(batch, GROUP_ROWS));
         let counts = extent(batch, [&pieces, &groups].map(|parts| parts.len() as u32 / 3));

@@ -12,8 +12,16 @@ use crate::random::{Random, write};
 pub(crate) const LAYERS: usize = 2;
 pub(crate) const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::Bf16];
 /// Heads, key-value heads, elements per head, rotated pairs.
-const HEADS: [(usize, usize, usize, usize); 6] =
-    [(1, 1, 8, 4), (4, 2, 16, 8), (6, 2, 20, 7), (8, 1, 64, 32), (3, 3, 40, 10), (4, 1, 128, 64)];
+const HEADS: [(usize, usize, usize, usize); 8] = [
+    (1, 1, 8, 4),
+    (4, 2, 16, 8),
+    (6, 2, 20, 7),
+    (8, 1, 64, 32),
+    (3, 3, 40, 10),
+    (4, 1, 128, 64),
+    (10, 1, 96, 9),
+    (2, 1, 256, 128),
+];
 const RANKS: [usize; 10] = [1, 3, 4, 8, 12, 16, 24, 40, 64, 256];
 
 /// What a case is made of, beside chance.

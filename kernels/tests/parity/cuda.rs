@@ -26,7 +26,7 @@ use crate::{
     truths, whole,
 };
 use cubins::Cubins;
-use plans::{decode_plans, prefill_plans};
+use plans::{attention_plans, decode_plans, prefill_plans};
 
 /// When this is set, a missing GPU is a failure.
 const REQUIRED: &str = "SWITCHYARD_TEST_CUDA";
@@ -101,6 +101,28 @@ fn check_decode_rows(case: &Case, seed: u64, fed: bool) {
             assert_same_bits(alone.name, &alone.values, &together.values[columns]);
         }
     }
+}
+
+/// Two steps of decoding one after the other, against the reference: the second attends over what
+/// the first has stored.
+fn check_two_steps(case: &Case, seed: u64) {
+    let Some(cuda) = open() else { return };
+    let reference = cpu(Isa::Reference, 1);
+    let (outputs, expected) = (two_steps(case, seed, cuda), two_steps(case, seed, reference));
+    for (output, expected) in outputs.iter().zip(&expected) {
+        let tolerance = tolerance(output.name, case.shape.dtype, false);
+        assert_within(tolerance, output.name, &output.values, &expected.values);
+    }
+}
+
+/// Attention of the last two tokens of each sequence that has two.
+fn two_steps<B: Backend>(case: &Case, seed: u64, backend: B) -> Vec<Output> {
+    let mut rig = Rig::new(case, backend, seed);
+    let long = || case.sequences.iter().filter(|sequence| sequence.len >= 2);
+    rig.store(&case.batch(long().map(|s| (s, 0..s.len - 2))));
+    let step = |back| case.batch(long().map(move |s| (s, s.len - back..s.len - back + 1)));
+    let steps = [step(2), step(1)].into_iter().filter(|step| !step.1.is_empty());
+    steps.flat_map(|step| rig.run(&step, &[Operation::Attention])).collect()
 }
 
 /// A product against the reference; few rows also alone, and the whole once more.
@@ -231,6 +253,11 @@ proptest! {
     }
 
     #[test]
+    fn small_decode_two_steps(seed: u64) {
+        check_two_steps(&Case::new(seed), seed);
+    }
+
+    #[test]
     fn small_decode_rows_are_invariant(seed: u64, fed: bool) {
         check_decode_rows(&Case::new(seed).decoding(), seed, fed);
     }
@@ -339,6 +366,13 @@ fn large_activate() {
 #[test]
 fn large_attention() {
     large(Operation::Attention);
+    for (seed, plan) in (1..).zip(attention_plans()) {
+        eprintln!("{}", plan.name);
+        let case = Case::planned(&plan.plan, &mut Random(seed));
+        check(&case, seed, &[Operation::Attention]);
+        check_decode_rows(&case, seed, false);
+        check_two_steps(&case, seed);
+    }
 }
 
 #[test]

@@ -66,9 +66,8 @@ pub(crate) fn whole<B: Backend>(
     case: &Case,
     operations: &[Operation],
 ) -> Vec<Output> {
-    let done = case.batch(case.sequences.iter().map(|s| (s, 0..s.done)));
-    if operations.contains(&Operation::Attention) && !done.1.is_empty() {
-        rig.store(&done);
+    if operations.contains(&Operation::Attention) {
+        rig.store(&case.batch(case.sequences.iter().map(|s| (s, 0..s.done))));
     }
     rig.run(&case.batch(case.sequences.iter().map(|s| (s, s.done..s.len))), operations)
 }

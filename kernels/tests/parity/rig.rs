@@ -8,6 +8,7 @@ use switchyard_kernels::{
 };
 
 use crate::{
+    assert_same_bits,
     case::{Adapter, Case, LAYERS},
     random::{Random, matrix},
 };
@@ -155,15 +156,22 @@ impl<'a, B: Backend> Rig<'a, B> {
         self.backend.vector(&Random(self.seed).values(len)).unwrap()
     }
 
-    /// Stores keys and values of a batch as they come, and returns the queries.
-    pub(crate) fn store(&mut self, (batch, rows): &(Batch, Vec<usize>)) -> B::Tensor {
-        let shape = &self.case.shape;
-        let (width, queries) = (shape.qkv_width(), shape.heads * shape.head_dim);
-        let y = self.input(1, rows, width);
+    /// Stores keys and values of a batch, if it has any, as they come.
+    pub(crate) fn store(&mut self, work: &(Batch, Vec<usize>)) {
+        if work.1.is_empty() {
+            return;
+        }
+        let y = self.input(1, &work.1, self.case.shape.qkv_width());
+        self.store_product(work, &y);
+    }
+
+    fn store_product(&mut self, (batch, rows): &(Batch, Vec<usize>), y: &B::Tensor) {
+        let queries = self.case.shape.heads * self.case.shape.head_dim;
         let mut q = poisoned(&mut self.backend, rows.len(), queries);
         self.backend.begin(batch);
-        self.backend.rope_store(LAYER, Pending { y: &y, bias: None, delta: None }, &mut q);
-        q
+        self.backend.rope_store(LAYER, Pending { y, bias: None, delta: None }, &mut q);
+        // Until its queries are read, all of it may wait.
+        self.backend.read(&q);
     }
 
     /// Some operations on a batch.
@@ -278,11 +286,27 @@ impl<'a, B: Backend> Rig<'a, B> {
     }
 
     fn attention(&mut self, work: &(Batch, Vec<usize>), outputs: &mut Vec<Output>) {
-        let queries = self.case.shape.heads * self.case.shape.head_dim;
-        let q = self.store(work);
-        let mut out = poisoned(&mut self.backend, work.1.len(), queries);
+        let shape = self.case.shape.clone();
+        let (width, queries) = (shape.qkv_width(), shape.heads * shape.head_dim);
+        let rows = work.1.len();
+        let nothing = load(&mut self.backend, width, &vec![f32::NAN; rows * width]);
+        self.store_product(work, &nothing);
+        let y = self.input(1, &work.1, width);
+        let [mut q, mut out, mut again] = [(); 3].map(|()| {
+            let backend = &mut self.backend;
+            poisoned(backend, rows, queries)
+        });
         self.backend.begin(&work.0);
+        let qkv = || Pending { y: &y, bias: None, delta: None };
+        self.backend.rope_store(LAYER, qkv(), &mut q);
         self.backend.attention(LAYER, &q, &mut out);
         self.push(outputs, "attention", &out, queries);
+        // The same queries once they have been read, by way of another layer's pages, over the keys
+        // and values that may have waited for attention.
+        self.backend.rope_store(0, qkv(), &mut q);
+        self.push(outputs, "rope_store", &q, queries);
+        self.backend.attention(LAYER, &q, &mut again);
+        let (out, again) = (self.backend.read(&out), self.backend.read(&again));
+        assert_same_bits("attention apart", &again, &out);
     }
 }

@@ -75,6 +75,32 @@ pub(crate) fn decode_plans() -> Vec<Named> {
     ]
 }
 
+/// Every row is the last of its sequence: heads of all widths, turned in part, and more than eight
+/// to a key, with several splits.
+pub(crate) fn attention_plans() -> Vec<Named> {
+    let plan = |name, heads, lens: &[usize]| {
+        let sequences = decoding(lens.iter().copied());
+        let (ranks, adapters) = (&RANKS[..], 0);
+        let dtype = Dtype::Bf16;
+        let plan = Plan { dtype, heads, hidden: 8, intermediate: 8, ranks, adapters, sequences };
+        Named { name, plan }
+    };
+    const LONG: [usize; 8] = [2, 256, 257, 259, 512, 513, 1100, 777];
+    vec![
+        plan("decode, heads of 128", (32, 8, 128, 64), &BORDERS),
+        plan("decode, long, heads of 128", (16, 4, 128, 64), &LONG),
+        plan("decode, heads of 128, turned in part", (4, 2, 128, 16), &LONG),
+        plan("decode, heads of 128, not turned", (4, 2, 128, 0), &BORDERS),
+        plan("decode, long, heads of 64", (8, 1, 64, 32), &LONG),
+        plan("decode, 20 heads of 64 to a key", (20, 1, 64, 32), &LONG),
+        plan("decode, 12 heads of 96 to a key", (24, 2, 96, 12), &LONG),
+        plan("decode, heads of 40", (3, 3, 40, 10), &LONG),
+        plan("decode, heads of 80", (5, 5, 80, 40), &BORDERS),
+        plan("decode, heads of 256", (9, 1, 256, 128), &LONG),
+        plan("decode, heads of 200", (2, 1, 200, 33), &LONG),
+    ]
+}
+
 /// Chunks of prompts beside decode rows.
 pub(crate) fn prefill_plans() -> Vec<Named> {
     let chunks = || vec![(300, 100), (257, 0), (17, 16), (40, 7), (256, 240), (258, 257), (16, 0)];
