@@ -15,7 +15,7 @@ use crate::{
 /// Rows of the largest batch.
 pub(crate) const ROWS_MAX: usize = 2048;
 /// Rows of the largest batch whose logits are wanted.
-pub(crate) const LOGITS_MAX: usize = 128;
+const LOGITS_MAX: usize = 128;
 /// Times that a batch is timed, after once to warm up; the median counts.
 const REPEATS: usize = 5;
 /// Tokens that embeddings are made for.
@@ -187,24 +187,29 @@ impl<'a, B: Timed> Bed<'a, B> {
         let weight = (&self.norm, 1e-5);
         self.backend.norm(&mut self.residual, None, weight, &mut self.normed);
         for site in SITES {
-            self.product(site, 0);
-            if lora {
-                self.shrink(site, 0);
-            }
-            match site {
-                Site::Qkv => {
-                    self.rope_store(0, lora);
-                    self.attention(0);
-                }
-                Site::Output | Site::Down => self.norm(site, 0, lora),
-                Site::GateUp => self.activate(0, lora),
+            self.site(site, 0, lora);
+            if site == Site::Qkv {
+                self.attention(0);
             }
         }
         self.backend.gather(&self.normed, &mut self.gathered);
         self.head();
     }
 
-    pub(crate) fn product(&mut self, site: Site, turn: usize) {
+    /// A site's product, its low rank, and its reader: what leaves queries waits for attention.
+    pub(crate) fn site(&mut self, site: Site, turn: usize, lora: bool) {
+        self.product(site, turn);
+        if lora {
+            self.shrink(site, turn);
+        }
+        match site {
+            Site::Qkv => self.rope_store(turn, lora),
+            Site::Output | Site::Down => self.norm(site, turn, lora),
+            Site::GateUp => self.activate(turn, lora),
+        }
+    }
+
+    fn product(&mut self, site: Site, turn: usize) {
         let SiteBed { weights, y, .. } = &mut self.sites[site as usize];
         let x = match site {
             Site::Qkv | Site::GateUp => &self.normed,
@@ -225,7 +230,7 @@ impl<'a, B: Timed> Bed<'a, B> {
         self.backend.shrink(x, turn % self.shape.layers, site, shrunk);
     }
 
-    pub(crate) fn norm(&mut self, site: Site, turn: usize, lora: bool) {
+    fn norm(&mut self, site: Site, turn: usize, lora: bool) {
         let add = pending(&self.sites, site, turn % self.shape.layers, lora);
         let weight = (&self.norm, 1e-5);
         self.backend.norm(&mut self.residual, Some(add), weight, &mut self.normed);
@@ -241,11 +246,12 @@ impl<'a, B: Timed> Bed<'a, B> {
         self.backend.attention(turn % self.shape.layers, &self.queries, &mut self.attended);
     }
 
-    pub(crate) fn activate(&mut self, turn: usize, lora: bool) {
+    fn activate(&mut self, turn: usize, lora: bool) {
         let gate_up = pending(&self.sites, Site::GateUp, turn % self.shape.layers, lora);
         self.backend.activate(gate_up, &mut self.activated);
     }
 
+    /// Logits, which wait for who draws from them.
     pub(crate) fn head(&mut self) {
         self.backend.matmul(&self.gathered, &self.head, &mut self.logits);
     }

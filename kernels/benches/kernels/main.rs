@@ -25,7 +25,7 @@ use switchyard_kernels::{
     cuda::{self, Cuda},
 };
 
-use bed::{Bed, LOGITS_MAX, Size};
+use bed::{Bed, Size};
 use shape::{SHAPES, SITES};
 use table::{Row, Table};
 
@@ -35,7 +35,7 @@ const DECODING: [usize; 4] = [1, 32, 64, 128];
 const PASTS: [usize; 2] = [192, 2048];
 /// Rows that decode, and how many adapters they share.
 const SHARED: [(usize, usize); 6] = [(1, 1), (64, 1), (64, 8), (32, 32), (64, 64), (128, 128)];
-const RANKS: [usize; 3] = [8, 16, 64];
+const RANKS: [usize; 3] = [16, 8, 64];
 /// Sequences and tokens of prompts that are read at once.
 const PROMPTS: [(usize, usize); 2] = [(16, 128), (1, 2048)];
 /// Adapters of a batch of prompts.
@@ -91,13 +91,12 @@ fn main() -> Result<(), DeviceError> {
 
 fn bench<B: Timed>(mut bed: Bed<'_, B>, table: &mut Table) {
     table.of(bed.shape);
-    products(&mut bed, table);
     without_adapters(&mut bed, table);
+    attention(&mut bed, table);
+    sampling(&mut bed, table);
     for rank in RANKS {
         with_adapters(&mut bed, table, rank);
     }
-    attention(&mut bed, table);
-    sampling(&mut bed, table);
 }
 
 /// Batches of decoding sequences that turn to other adapters and pages.
@@ -109,53 +108,23 @@ fn decoding<B: Timed>(
     (0..BATCHES).map(|turn| bed.batch((rows, 1, tokens), distinct, turn)).collect()
 }
 
-/// The base products of a layer and the head, decoding and reading prompts.
-fn products<B: Timed>(bed: &mut Bed<'_, B>, table: &mut Table) {
-    let (sequences, tokens) = PROMPTS[0];
-    let prompts = bed.batch((sequences, tokens, tokens), 0, 0);
-    let decoding = DECODING.map(|rows| bed.batch((rows, 1, PASTS[0]), 0, 0));
-    for batch in decoding.into_iter().chain([prompts]) {
-        let tokens = longest(&batch);
-        let (rows, batch) = (batch.rows(), [batch]);
-        let row = |kernel, [outputs, inputs]: [usize; 2], rows, seconds| Row {
-            kernel,
-            rows,
-            tokens,
-            adapters: None,
-            seconds,
-            bytes: 2 * outputs * inputs,
-            flops: Some(2.0 * (rows * outputs * inputs) as f64),
-        };
-        for site in SITES {
-            if table.is_open() {
-                let seconds = bed.time(&batch, |bed, turn| bed.product(site, turn));
-                table.push(&row(name(site), bed.shape.site(site), rows, seconds));
-            }
-        }
-        if table.is_open() && rows <= LOGITS_MAX {
-            let seconds = bed.time(&batch, |bed, _| bed.head());
-            table.push(&row("head", [bed.shape.vocabulary, bed.shape.hidden], rows, seconds));
-        }
-    }
-}
-
 /// Tokens of the longest sequence.
 fn longest(batch: &Batch) -> usize {
     batch.positions.iter().max().map_or(0, |&position| position as usize + 1)
 }
 
+/// As the table calls a site's product with its reader.
 fn name(site: Site) -> &'static str {
     match site {
         Site::Qkv => "qkv",
-        Site::Output => "output",
-        Site::GateUp => "gate_up",
-        Site::Down => "down",
+        Site::Output => "output, norm",
+        Site::GateUp => "gate_up, activate",
+        Site::Down => "down, norm",
     }
 }
 
-/// What adds a pending product, with and without a delta; a layer's products with and without
-/// their low rank.
-fn consumers<B: Timed>(
+/// The products of a layer, each with what its reader makes of it, and the whole layer.
+fn layer<B: Timed>(
     bed: &mut Bed<'_, B>,
     table: &mut Table,
     batches: &[Batch],
@@ -164,49 +133,49 @@ fn consumers<B: Timed>(
     let lora = adapters.is_some();
     let (rows, tokens) = (batches[0].rows(), longest(&batches[0]));
     let shape = bed.shape;
+    // Elements of A (1) or B (0).
     let tiles = |linears: &[Linear], end: usize| {
         let elements: usize = linears.iter().map(|&linear| shape.linear(linear)[end]).sum();
         adapters.map_or(0, |(distinct, rank)| 2 * distinct * rank * elements)
     };
-    let push = |table: &Table, kernel, seconds, bytes| {
-        table.push(&Row { kernel, rows, tokens, adapters, seconds, bytes, flops: None });
+    let weights = |site| 2 * shape.site(site).iter().product::<usize>();
+    let push = |table: &Table, kernel, seconds, weights: usize, bytes: usize| {
+        let flops = (weights > 0).then_some((rows * weights) as f64);
+        table.push(&Row { kernel, rows, tokens, adapters, seconds, bytes: weights + bytes, flops });
     };
-    if !table.is_open() {
-        return;
+    let (mut all_weights, mut all_tiles) = (0, 0);
+    for site in SITES {
+        if !table.is_open() {
+            return;
+        }
+        let seconds = bed.time(batches, |bed, turn| bed.site(site, turn, lora));
+        let (weights, tiles) = (weights(site), tiles(site.linears(), 0) + tiles(site.linears(), 1));
+        push(table, name(site), seconds, weights, tiles);
+        all_weights += weights;
+        all_tiles += tiles;
     }
-    // Without adapters a step of decoding leaves it to attention, which is timed with it below.
-    if lora || rows > batches[0].sequences() {
-        let seconds = bed.time(batches, |bed, turn| bed.rope_store(turn, lora));
-        push(table, "rope_store", seconds, tiles(Site::Qkv.linears(), 0));
-    }
-    let seconds = bed.time(batches, |bed, turn| bed.norm(Site::Down, turn, lora));
-    push(table, "norm", seconds, tiles(Site::Down.linears(), 0));
-    let seconds = bed.time(batches, |bed, turn| bed.activate(turn, lora));
-    push(table, "activate", seconds, tiles(Site::GateUp.linears(), 0));
-    let shrunk = tiles(&Linear::ALL, 1);
     if lora {
         let all = |bed: &mut Bed<'_, B>, turn| SITES.iter().for_each(|&s| bed.shrink(s, turn));
-        push(table, "shrink x 4", bed.time(batches, all), shrunk);
+        push(table, "shrink x 4", bed.time(batches, all), 0, tiles(&Linear::ALL, 1));
     }
-    let weights: usize = SITES.iter().map(|&site| shape.site(site).iter().product::<usize>()).sum();
     let seconds = bed.time(batches, |bed, turn| {
         for site in SITES {
-            bed.product(site, turn);
-            if lora {
-                bed.shrink(site, turn);
+            bed.site(site, turn, lora);
+            if site == Site::Qkv {
+                bed.attention(turn);
             }
         }
     });
-    let kernel = if lora { "products and shrinks" } else { "products x 4" };
-    push(table, kernel, seconds, 2 * weights + shrunk);
+    let pages = batches[0].sequences() * tokens * shape.token_bytes();
+    push(table, "layer", seconds, all_weights, all_tiles + pages);
 }
 
 fn without_adapters<B: Timed>(bed: &mut Bed<'_, B>, table: &mut Table) {
-    for rows in DECODING {
-        consumers(bed, table, &decoding(bed, (rows, PASTS[0]), 0), None);
-    }
     let (sequences, tokens) = PROMPTS[0];
-    consumers(bed, table, &[bed.batch((sequences, tokens, tokens), 0, 0)], None);
+    for rows in DECODING {
+        layer(bed, table, &decoding(bed, (rows, PASTS[0]), 0), None);
+    }
+    layer(bed, table, &[bed.batch((sequences, tokens, tokens), 0, 0)], None);
 }
 
 fn with_adapters<B: Timed>(bed: &mut Bed<'_, B>, table: &mut Table, rank: usize) {
@@ -216,21 +185,20 @@ fn with_adapters<B: Timed>(bed: &mut Bed<'_, B>, table: &mut Table, rank: usize)
     for (rows, distinct) in SHARED {
         if distinct <= bed.bound() {
             let batches = decoding(bed, (rows, PASTS[0]), distinct);
-            consumers(bed, table, &batches, Some((distinct, rank)));
+            layer(bed, table, &batches, Some((distinct, rank)));
         }
     }
     let (sequences, tokens) = PROMPTS[0];
     for distinct in PROMPTS_SHARED {
         if distinct <= bed.bound() {
             let batch = bed.batch((sequences, tokens, tokens), distinct, 0);
-            consumers(bed, table, &[batch], Some((distinct, rank)));
+            layer(bed, table, &[batch], Some((distinct, rank)));
         }
     }
 }
 
 fn attention<B: Timed>(bed: &mut Bed<'_, B>, table: &mut Table) {
     let shape = bed.shape;
-    let head_bytes = 2 * shape.kv_heads * shape.head_dim * 2;
     let decoding = DECODING.iter().flat_map(|&rows| PASTS.map(|tokens| (rows, 1, tokens)));
     let prompts = PROMPTS.map(|(sequences, tokens)| (sequences, tokens, tokens));
     for (sequences, rows, tokens) in decoding.chain(prompts) {
@@ -253,15 +221,19 @@ fn attention<B: Timed>(bed: &mut Bed<'_, B>, table: &mut Table) {
                 }
                 bed.attention(turn);
             }),
-            bytes: sequences * tokens * head_bytes,
+            bytes: sequences * tokens * shape.token_bytes(),
             flops: Some(flops),
         });
     }
 }
 
 fn sampling<B: Timed>(bed: &mut Bed<'_, B>, table: &mut Table) {
-    for (kernel, temperature, top_p) in [("sample, greedy", 0.0, 1.0), ("sample, top_p", 1.0, 0.9)]
-    {
+    const WAYS: [(&str, f32, f32, bool); 3] = [
+        ("head, greedy", 0.0, 1.0, true),
+        ("sample, greedy", 0.0, 1.0, false),
+        ("sample, top_p", 1.0, 0.9, false),
+    ];
+    for (kernel, temperature, top_p, head) in WAYS {
         for rows in DECODING {
             if !table.is_open() {
                 return;
@@ -278,8 +250,14 @@ fn sampling<B: Timed>(bed: &mut Bed<'_, B>, table: &mut Table) {
                 })
                 .collect();
             let batch = [bed.batch((rows, 1, PASTS[0]), 0, 0)];
-            let seconds = bed.time(&batch, |bed, _| bed.sample(&ways));
-            let bytes = rows * bed.shape.vocabulary * size_of::<f32>();
+            let seconds = bed.time(&batch, |bed, _| {
+                if head {
+                    bed.head();
+                }
+                bed.sample(&ways);
+            });
+            let of_head = if head { bed.shape.hidden * size_of::<u16>() } else { 0 };
+            let bytes = (rows * size_of::<f32>() + of_head) * bed.shape.vocabulary;
             let (tokens, adapters, flops) = (PASTS[0], None, None);
             table.push(&Row { kernel, rows, tokens, adapters, seconds, bytes, flops });
         }

@@ -68,6 +68,11 @@ impl Shape {
         }
     }
 
+    /// Bytes of a token's keys and values of a layer.
+    pub(crate) fn token_bytes(&self) -> usize {
+        2 * self.kv_heads * self.head_dim * 2
+    }
+
     /// Outputs and inputs of a site's fused product.
     pub(crate) fn site(&self, site: Site) -> [usize; 2] {
         let linears = site.linears();

@@ -66,70 +66,10 @@ __device__ void activate(const Step& step, const Pending& pending, void* out) {
   }
 }
 
-// ---- few rows
-
-// This lane's column of out for the rows of a group. `delta`: of gate and of up.
-template <class T, class Y, bool LORA>
-__device__ inline void gate_lane(const Pending& pending, const Piece& group, const Runs& runs,
-                                 const float (&delta)[2][GROUP_ROWS], void* any_out) {
-  using Out = Activation<T>;
-  const u32 place = lane_place(), intermediate = pending.width / 2;
-  if (place >= runs.firsts) return;
-  Out* out = static_cast<Out*>(any_out) + u64(group.row) * intermediate + runs.first + place;
-  float gates[GROUP_ROWS], ups[GROUP_ROWS];
-#pragma unroll
-  for (u32 r = 0; r < GROUP_ROWS; r++) {
-    if (r >= group.rows) break;
-    const u32 row = group.row + r;
-    gates[r] = finish<Y, 1>(pending, row, runs.first + place, LORA ? &delta[0][r] : nullptr).at[0];
-    ups[r] = finish<Y, 1>(pending, row, runs.second + place, LORA ? &delta[1][r] : nullptr).at[0];
-  }
-#pragma unroll
-  for (u32 r = 0; r < GROUP_ROWS; r++)
-    if (r < group.rows) out[u64(r) * intermediate] = from_float<Out>(silu(gates[r]) * ups[r]);
-}
-
-// Every warp has RUN columns of its own, of gate and of up.
-template <class T, class Y, bool LORA>
-__device__ void activate_few(const Step& step, const Pending& pending, void* out) {
-  release_successor();
-  const u32 intermediate = pending.width / 2, parts = (intermediate + RUN - 1) / RUN;
-  const u32 groups = step.counts->groups;
-  const auto runs_of = [&](u32 part) {
-    const u32 first = part * RUN, columns = least(RUN, intermediate - first);
-    return Runs{first, columns, intermediate + first, columns};
-  };
-  const Share share(groups, parts, THREADS / WARP);
-  if (LORA && share.group < groups)
-    prefetch_runs<T>(pending, step.groups[share.group].slot, runs_of(share.part));
-  wait_for_predecessor();
-  for (u32 g = share.group; g < groups; g += share.groups_stride) {
-    const Piece group = step.groups[g];
-    for (u32 part = share.part; part < parts; part += share.parts_stride) {
-      const Runs runs = runs_of(part);
-      float delta[2][GROUP_ROWS] = {};
-      if (LORA && group.slot != NO_ADAPTER) {
-        if (part + share.parts_stride < parts)
-          prefetch_runs<T>(pending, group.slot, runs_of(part + share.parts_stride));
-        expand_lanes<T>(pending, group, runs, delta);
-      }
-      gate_lane<T, Y, LORA>(pending, group, runs, delta, out);
-    }
-  }
-}
-
-#define KERNEL(T, Y)                                                   \
-  extern "C" __global__ void __launch_bounds__(THREADS)                \
-      activate_##T##_##Y(Step step, Pending gate_up, void* out) {      \
-    activate<T, Y>(step, gate_up, out);                                \
-  }                                                                    \
-  extern "C" __global__ void __launch_bounds__(THREADS, 5)             \
-      activate_few_##T##_##Y(Step step, Pending gate_up, void* out) {  \
-    activate_few<T, Y, true>(step, gate_up, out);                      \
-  }                                                                    \
-  extern "C" __global__ void __launch_bounds__(THREADS)                \
-      activate_base_##T##_##Y(Step step, Pending gate_up, void* out) { \
-    activate_few<T, Y, false>(step, gate_up, out);                     \
+#define KERNEL(T, Y)                                              \
+  extern "C" __global__ void __launch_bounds__(THREADS)           \
+      activate_##T##_##Y(Step step, Pending gate_up, void* out) { \
+    activate<T, Y>(step, gate_up, out);                           \
   }
 using f32 = float;
 KERNEL(f32, f32)

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Context, Grid, Parameters, Tensor, compiler::Source, deferred::Deferred, device::Device,
-    launch::Parameter, memory::DeviceBuffer, rope_store::Rotation, step::Extent,
+    Context, Grid, Parameters, Tensor, compiler::Source, device::Device, launch::Parameter,
+    memory::DeviceBuffer, rope_store::Rotation, step::Extent,
 };
 use crate::{AttentionShape, DeviceError, Dtype};
 
@@ -54,7 +54,7 @@ pub(super) fn attention(cx: &mut Context, layer: usize, q: &Tensor, out: &mut Te
     assert_eq!(q.rows.live, rows.live, "rows of the step");
     assert_eq!(q.dtype, cx.activation(), "queries are what `rope_store` writes");
     out.become_rows(rows, q.dtype);
-    let rotation = q.deferred.take().map(|Deferred::Rotation(rotation)| rotation);
+    let rotation = q.deferred.take_rotation();
     if rows.bound == 0 {
         return;
     }

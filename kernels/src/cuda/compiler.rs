@@ -16,12 +16,15 @@ pub struct Source {
 }
 
 /// What the sources include, by file name.
-const HEADERS: [(&CStr, &str); 6] = [
+const HEADERS: [(&CStr, &str); 9] = [
     (c"prelude.cuh", include_str!("prelude.cuh")),
     (c"attention.cuh", include_str!("attention.cuh")),
     (c"attention_page.cuh", include_str!("attention_page.cuh")),
     (c"expand.cuh", include_str!("expand.cuh")),
     (c"hopper.cuh", include_str!("hopper.cuh")),
+    (c"low_rank.cuh", include_str!("low_rank.cuh")),
+    (c"matmul_decode.cuh", include_str!("matmul_decode.cuh")),
+    (c"product.cuh", include_str!("product.cuh")),
     (c"rotary.cuh", include_str!("rotary.cuh")),
 ];
 

@@ -4,11 +4,13 @@
 
 use std::cell::Cell;
 
-use super::{Context, Tensor, rope_store::Rotation};
+use super::{Context, Tensor, expand::PendingView, matmul::Product, norm, rope_store::Rotation};
 
 /// What a tensor is going to hold.
 #[derive(Clone, Copy)]
 pub(super) enum Deferred {
+    /// The base product of few rows: whoever reads it says what becomes of its sums.
+    Product(Product),
     /// Rotated queries, and keys and values in their pages: attention does both.
     Rotation(Rotation),
 }
@@ -30,12 +32,39 @@ impl DeferredCell {
     pub(super) fn take(&self) -> Option<Deferred> {
         self.0.take()
     }
+
+    /// The product that it is, left where it is.
+    pub(super) fn product(&self) -> Option<Product> {
+        match self.0.get() {
+            Some(Deferred::Product(product)) => Some(product),
+            Some(Deferred::Rotation(_)) | None => None,
+        }
+    }
+
+    /// [`Self::take`], where it can only be a rotation.
+    pub(super) fn take_rotation(&self) -> Option<Rotation> {
+        self.0.take().map(|deferred| match deferred {
+            Deferred::Rotation(rotation) => rotation,
+            Deferred::Product(_) => unreachable!("a product has no queries"),
+        })
+    }
+
+    /// [`Self::take`], where it can only be a product.
+    pub(super) fn take_product(&self) -> Option<Product> {
+        self.0.take().map(|deferred| match deferred {
+            Deferred::Product(product) => product,
+            Deferred::Rotation(_) => unreachable!("queries are no product"),
+        })
+    }
 }
 
-/// Queues what a tensor waits for, for readers that do nothing in passing.
+/// Queues what a tensor waits for, and what its rows are yet to be multiplied with, for readers
+/// that do nothing in passing.
 pub(super) fn settle(cx: &mut Context, tensor: &Tensor) {
+    norm::settle_scale(cx, tensor);
     match tensor.deferred.take() {
         None => {}
+        Some(Deferred::Product(product)) => product.queue(cx, &PendingView::none(), tensor),
         Some(Deferred::Rotation(rotation)) => rotation.queue(cx, tensor),
     }
 }

@@ -1,8 +1,8 @@
 // The rest of a product: what `Pending` of pending.rs leaves to the kernel that reads `y` next, y +
 // bias + delta with delta[row][n] = sum over ranks of s[row][rank] B[n][rank]. One warp makes the
-// delta of a few columns in shared memory (`expand`), and `finish` adds it. Where rows are few, as
-// in decoding, every warp works by itself (`expand_runs`); where they are many, a block shares what
-// its warps make.
+// delta of a few columns in shared memory (`expand`), and `finish` adds it; or of two runs of
+// columns in registers, by itself (`expand_lanes`). Products of few rows on Hopper end in all that
+// by themselves: low_rank.cuh.
 #pragma once
 #include "prelude.cuh"
 
@@ -226,12 +226,12 @@ __device__ inline void expand(const Pending& pending, const Piece& piece, u32 fi
   else expand_plain<T>(pending, piece, first, columns, delta, stride);
 }
 
-// ---- few rows: a warp by itself, two lanes to a column
+// ---- a warp by itself, two lanes to a column
 
 constexpr u32 RUN = WARP;
 
-// Two runs of columns of the site, one of each for a lane: of gate and up, or of rotated pairs.
-// Runs end early where there are no more columns.
+// Two runs of columns of the site, one of each for a lane. Runs end early where there are no more
+// columns.
 struct Runs {
   u32 first, firsts;  // column, columns: at most RUN
   u32 second, seconds;
@@ -239,22 +239,6 @@ struct Runs {
 
 // The place of this lane's column in a run.
 __device__ inline u32 lane_place() { return threadIdx.x % 2 * (RUN / 2) + threadIdx.x % WARP / 2; }
-
-// What a warp does in a step of few rows: every `stride`-th part of one group after another. Parts
-// of a group share the way to its adapter's tiles, which the first level of cache keeps.
-struct Share {
-  u32 group, part, groups_stride, parts_stride;
-
-  __device__ Share(u32 groups, u32 parts, u32 warps_of_block) {
-    const u32 warps = gridDim.x * warps_of_block;
-    const u32 warp = blockIdx.x * warps_of_block + threadIdx.x / WARP;
-    parts_stride = least(max(warps / max(groups, 1u), 1u), parts);
-    groups_stride = max(warps / parts_stride, 1u);
-    group = warp / parts_stride;
-    part = warp % parts_stride;
-    if (group >= groups_stride) group = groups;  // left over
-  }
-};
 
 // Brings the weights of the runs near, which no kernel of a step writes.
 template <class T>

@@ -20,7 +20,34 @@ pub(super) struct PendingView {
 // SAFETY: the layout of `Pending` in `expand.cuh`.
 unsafe impl Parameter for PendingView {}
 
+/// `LowRank` of `low_rank.cuh`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct LowRankView {
+    s: u64,
+    adapters: AdaptersView,
+    ranks: u32,
+    layer: u32,
+    site: u32,
+    padding: u32,
+}
+
+impl LowRankView {
+    pub(super) fn is_none(&self) -> bool {
+        self.s == 0
+    }
+}
+
 impl PendingView {
+    /// For kernels that read `y` as it lies: queues it first, if it is deferred, with all that is
+    /// pending folded in.
+    pub(super) fn settled(cx: &mut Context, pending: &Pending<'_, Cuda>) -> Self {
+        let view = Self::new(cx, pending);
+        let Some(product) = pending.y.deferred.take_product() else { return view };
+        product.queue(cx, &view, pending.y);
+        Self { y: view.y, width: view.width, ..Self::none() }
+    }
+
     /// For kernels. Asserts that all of it belongs to this step and fits together.
     pub(super) fn new(cx: &Context, pending: &Pending<'_, Cuda>) -> Self {
         let Pending { y, bias, delta } = pending;
@@ -40,6 +67,9 @@ impl PendingView {
                 (rows, Dtype::F32),
                 "low ranks of this step"
             );
+            let product = y.deferred.product();
+            let scale = product.and_then(|product| product.scale());
+            assert_eq!(shrunk.scale.get(), scale, "low ranks of the product's activations");
             assert_eq!(shrunk.cols % 8, 0, "ranks come in eights");
             assert!(delta.layer < cx.pool.shape().layers, "a layer of the model");
             (view.shrunk, view.ranks) = (shrunk.data.address(), shrunk.cols as u32);
@@ -53,6 +83,17 @@ impl PendingView {
     pub(super) fn none() -> Self {
         let adapters = AdaptersView::NONE;
         Self { y: 0, bias: 0, shrunk: 0, adapters, width: 0, ranks: 0, layer: 0, site: 0 }
+    }
+
+    /// Of each output, or 0.
+    pub(super) fn bias(&self) -> u64 {
+        self.bias
+    }
+
+    /// What `low_rank.cuh` needs of it.
+    pub(super) fn low_rank(&self) -> LowRankView {
+        let Self { shrunk: s, adapters, ranks, layer, site, .. } = *self;
+        LowRankView { s, adapters, ranks, layer, site, padding: 0 }
     }
 
     /// Where the product lies.

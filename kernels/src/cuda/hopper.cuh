@@ -29,16 +29,6 @@ __device__ inline void barrier_expect(u32 barrier, u32 bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
                : "memory");
 }
-// Announces more bytes of the present phase without arriving.
-__device__ inline void barrier_expect_more(u32 barrier, u32 bytes) {
-  asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(bytes)
-               : "memory");
-}
-// Arrives once this thread's `copy_async` so far are there, beside the arrivals that the barrier
-// counts on.
-__device__ inline void copy_arrive(u32 barrier) {
-  asm volatile("cp.async.mbarrier.arrive.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
-}
 __device__ inline void barrier_wait(u32 barrier, u32 parity) {
   u32 done;
   do {

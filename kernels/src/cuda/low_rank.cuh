@@ -19,7 +19,7 @@ struct LowRank {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 constexpr u32 LAST = 1u << 31;   // of Board::counts
-constexpr u32 S_ROW_BYTES = 64;  // of an item: a chunk of ranks
+constexpr u32 S_ROW_BYTES = 32;  // of an item: a chunk of ranks in bf16
 
 // Outputs of one item: first..first + height of the site.
 struct Outputs {
@@ -66,67 +66,101 @@ __device__ inline void prefetch_descriptors(const Step& step, const LowRank& low
 
 // What a lane of the helping warp has for an item.
 struct Item {
-  u32 row, rows;  // of s
-  u32 run;        // of the block's outputs
-  u32 begin, end; // outputs of the run that the tile has
-  const void* b;  // [end - begin, ranks]
+  u32 row, rows;      // of s
+  u32 run;            // of the block's outputs
+  u32 begin, end;     // outputs of the run that the tile has
+  const void* b;      // [end - begin, ranks]
   u32 column, ranks;  // of s
 };
+
+// Half of a chunk of ranks of s as the words of an operand in the order of the threads that need
+// them: thread t has ranks 2 t (+1) and 2 t + 8 (+9) (PTX ISA, "Matrix fragments for
+// mma.m16n8k16"). `s`: four ranks and the four eight behind them.
+__device__ inline uint4 operand_words(const float4& s, const float4& behind) {
+  return make_uint4(pack_bf16(s.x, s.y), pack_bf16(behind.x, behind.y), pack_bf16(s.z, s.w),
+                    pack_bf16(behind.z, behind.w));
+}
 
 // The helping warp's side. All its calls are for the whole warp.
 template <class T>
 struct Sender {
   const Ring<T>& ring;
   const LowRank& low_rank;
-  Cursor<T> cursor;    // stage being filled
-  u32 filled;          // stages before it, those of the base product too
-  u32 used = 0;        // items of it so far
+  Cursor<T> cursor;  // stage being filled
+  u32 filled;        // stages before it, those of the base product too
+  u32 used = 0;      // items of it so far
+  u32 bytes = 0;     // of B that they bring
 
   __device__ void open() const {
     if (filled >= T::STAGES) barrier_wait(ring.empty(cursor.stage), cursor.parity ^ 1);
   }
-  // Copies this lane's part of B to place `i` of the stage and describes it.
-  __device__ void copy_b(const Item& item, u32 i) const {
-    const u32 bytes = (item.end - item.begin) * item.ranks * 2, full = ring.full(cursor.stage);
-    barrier_expect_more(full, bytes);
-    copy_bytes(ring.w(cursor.stage) + i * T::B_BYTES + item.begin * item.ranks * 2, item.b, bytes,
-               full);
+  __device__ uint4 load_words(const Item& item, u32 row, u32 half) const {
+    const float* s =
+        low_rank.s + u64(item.row + row) * low_rank.ranks + item.column + half * 4;
+    const float4 first = *reinterpret_cast<const float4*>(s);
+    const float4 zero = make_float4(0, 0, 0, 0);
+    return operand_words(first, item.ranks == 16 ? *reinterpret_cast<const float4*>(s + 8) : zero);
+  }
+  // Copies this lane's part of B to place `i` of the stage and describes it, with the first row of
+  // s. Gives bytes on their way.
+  __device__ u32 copy(const Item& item, const uint4 (&words)[2], u32 i) const {
+    const u32 size = (item.end - item.begin) * item.ranks * 2;
+    copy_bytes(ring.w(cursor.stage) + i * T::B_BYTES + item.begin * item.ranks * 2, item.b, size,
+               ring.full(cursor.stage));
+    const u32 s = ring.x(cursor.stage) + i * T::S_BYTES;
+    store_shared(s, words[0]);
+    store_shared(s + 16, words[1]);
     ring.board->items[cursor.stage][i] =
         make_uint4(item.row | item.rows << 16, item.begin | item.end << 16,
                    item.ranks | item.run << 16, item.column);
+    return size;
   }
-  // Copies the rows of s of the item in place `i`: four ranks to a lane.
-  __device__ void copy_s(u32 i) const {
-    const u32 lane = threadIdx.x % WARP, rank = lane % 4 * 4;
-    const uint4 item = load_shared_4(shared_address(&ring.board->items[cursor.stage][i]));
-    const u32 rows = item.x >> 16, to = ring.x(cursor.stage) + i * T::S_BYTES + rank * 4;
-    if (rank >= (item.z & 0xffff)) return;
-    const float* s = low_rank.s + u64(item.x & 0xffff) * low_rank.ranks + item.w + rank;
-    for (u32 row = lane / 4; row < rows; row += WARP / 4)
-      copy_async(to + row * S_ROW_BYTES, s + u64(row) * low_rank.ranks);
+  // The rows of s behind the first of items in places `i`.. of the stage, two lanes to a row.
+  __device__ void copy_rows(u32 i, u32 count) const {
+    const u32 row = 1 + threadIdx.x % WARP / 2, half = threadIdx.x % 2;
+    uint4 words[T::ITEMS];
+    bool has[T::ITEMS];
+    __syncwarp();  // they have been described
+#pragma unroll
+    for (u32 k = 0; k < T::ITEMS; k++) {
+      has[k] = false;
+      if (k >= count) continue;
+      const uint4 v = load_shared_4(shared_address(&ring.board->items[cursor.stage][i + k]));
+      const Item item = {v.x & 0xffff, v.x >> 16, 0, 0, 0, nullptr, v.w, v.z & 0xffff};
+      has[k] = row < item.rows;
+      if (has[k]) words[k] = load_words(item, row, half);
+    }
+#pragma unroll
+    for (u32 k = 0; k < T::ITEMS; k++)
+      if (has[k])
+        store_shared(ring.x(cursor.stage) + (i + k) * T::S_BYTES + row * S_ROW_BYTES + half * 16,
+                     words[k]);
   }
   // Announces the stage as it is and turns to the next.
   __device__ void close(u32 mark) {
-    copy_arrive(ring.full(cursor.stage));
     __syncwarp();
     if (threadIdx.x % WARP == 0) {
       ring.board->counts[cursor.stage] = used | mark;
-      barrier_arrive(ring.full(cursor.stage));
+      barrier_expect(ring.full(cursor.stage), bytes);
     }
     cursor.advance();
     filled++;
-    used = 0;
+    used = bytes = 0;
   }
   // Sends the items of the lanes that have one, in the order of lanes.
   __device__ void send(bool has, const Item& item) {
     const u32 all = __ballot_sync(~0u, has), count = __popc(all);
     const u32 mine = __popc(all & ((1u << threadIdx.x % WARP) - 1));
+    const bool one_row = __all_sync(~0u, !has || item.rows == 1);
+    uint4 words[2] = {};
+    if (has) words[0] = load_words(item, 0, 0), words[1] = load_words(item, 0, 1);
     for (u32 done = 0; done < count;) {
       if (used == 0) open();
       const u32 take = least(T::ITEMS - used, count - done);
-      if (has && mine - done < take) copy_b(item, used + mine - done);
-      __syncwarp();
-      for (u32 i = 0; i < take; i++) copy_s(used + i);
+      u32 size = 0;
+      if (has && mine - done < take) size = copy(item, words, used + mine - done);
+      bytes += __reduce_add_sync(~0u, size);
+      if (!one_row) copy_rows(used, take);
       used += take;
       done += take;
       if (used == T::ITEMS) close(0);
@@ -191,62 +225,49 @@ __device__ inline void send_low_rank(const Ring<T>& ring, u32 steps, const Step&
 
 // ---- the multipliers' side
 
-__device__ inline void split_pair(u32 x, u32 y, u32& high, u32& low) {
-  const float a = __uint_as_float(x), b = __uint_as_float(y);
-  high = pack_bf16(a, b);
-  low = pack_bf16(a - low_bf16(high), b - high_bf16(high));
+// The `n`-th eight tokens of the block's share of an item's s; zeros where other items' rows are.
+// `item`: as described, `first`: token 0 of the share.
+__device__ inline uint2 load_s(u32 s_at, const uint4& item, u32 first, u32 n) {
+  const u32 token = first + n * 8 + threadIdx.x % WARP / 4, row = token - (item.x & 0xffff);
+  if (row >= item.x >> 16) return make_uint2(0, 0);  // wraps before the item's first
+  return load_shared_2(s_at + row * S_ROW_BYTES + threadIdx.x % 4 * 8);
 }
 
-// Four ranks of an output, by a thread's own: 4 (lane % 4).. ; zeros where the item has none.
-__device__ inline uint2 load_weights(u32 b, u32 row, u32 ranks, u32 begin, u32 end) {
-  const u32 rank = threadIdx.x % 4 * 4;
-  if (row - begin >= end - begin || rank >= ranks) return make_uint2(0, 0);
-  return load_shared_2(b + (row * ranks + rank) * 2);
+// The eight weights rows `row`.. of B [.., ranks] as half of an operand: ranks 0..8 and 8..16.
+// Zeros where the item has no outputs or ranks.
+__device__ inline void load_eight(u32 at, u32 row, u32 ranks, u32 begin, u32 end, u32& low,
+                                  u32& high) {
+  const u32 lane = threadIdx.x % WARP;
+  if (ranks == 16 && begin <= row && row + 8 <= end) {
+    load_matrix_2(low, high, at + (row + lane % 8) * 32 + lane / 8 % 2 * 16);
+    return;
+  }
+  const u32 own = row + lane / 4;
+  const bool inside = begin <= own && own < end;
+  const u32 from = at + own * ranks * 2 + lane % 4 * 4;
+  low = inside ? load_shared_1(from) : 0;
+  high = inside && ranks == 16 ? load_shared_1(from + 16) : 0;
 }
 
-// What a thread needs of an item.
-template <class T>
-struct Loaded {
-  u32 row, last;  // tokens of the block's share
-  u32 s_at, ranks;
-  u32 b[T::TILES][4];
-  uint4 s;  // of the first eight tokens that it touches
-};
-
-// s of the `n`-th eight tokens, for a thread's four ranks; zeros where other items' rows are.
-template <class T>
-__device__ inline uint4 load_s(const Loaded<T>& item, u32 n) {
-  const u32 rank = threadIdx.x % 4 * 4, token = n * 8 + threadIdx.x % WARP / 4;
-  if (token < item.row || token > item.last || rank >= item.ranks) return make_uint4(0, 0, 0, 0);
-  return load_shared_4(item.s_at + (token - item.row) * S_ROW_BYTES + rank * 4);
-}
-
+// A warp's part of B of an item: 16 outputs of each of its boxes.
 template <class T, bool GATED>
-__device__ inline Loaded<T> load_item(const Ring<T>& ring, u32 stage, u32 i, u32 first) {
-  const uint4 item = load_shared_4(shared_address(&ring.board->items[stage][i]));
-  Loaded<T> loaded;
-  loaded.row = (item.x & 0xffff) - first;
-  loaded.last = loaded.row + (item.x >> 16) - 1;
-  loaded.s_at = ring.x(stage) + i * T::S_BYTES;
-  loaded.ranks = item.z & 0xffff;
-  const u32 begin = item.y & 0xffff, end = item.y >> 16, at = ring.w(stage) + i * T::B_BYTES;
-  const u32 group = threadIdx.x / GROUP, warp = threadIdx.x / WARP % 4, g = threadIdx.x % WARP / 4;
+__device__ inline void load_b(u32 at, const uint4& item, u32 (&a)[T::TILES][4]) {
+  const u32 group = threadIdx.x / GROUP, warp = threadIdx.x / WARP % 4, lane = threadIdx.x % WARP;
+  const u32 begin = item.y & 0xffff, end = item.y >> 16, ranks = item.z & 0xffff;
 #pragma unroll
   for (u32 t = 0; t < T::TILES; t++) {
     const u32 sixteen = (group * T::TILES + t) * 4 + warp;
-    u32(&b)[4] = loaded.b[t];
     if constexpr (GATED) {
-      const uint2 v = load_weights(at, sixteen * 8 + g, loaded.ranks, begin, end);
-      const bool up = item.z >> 16;
-      b[0] = up ? 0 : v.x, b[1] = up ? v.x : 0, b[2] = up ? 0 : v.y, b[3] = up ? v.y : 0;
+      a[t][0] = a[t][1] = a[t][2] = a[t][3] = 0;
+      if (item.z >> 16) load_eight(at, sixteen * 8, ranks, begin, end, a[t][1], a[t][3]);
+      else load_eight(at, sixteen * 8, ranks, begin, end, a[t][0], a[t][2]);
+    } else if (ranks == 16 && begin == 0 && end == T::ROWS) {
+      load_matrix_4(a[t], at + (sixteen * 16 + lane % 16) * 32 + lane / 16 * 16);
     } else {
-      const uint2 low = load_weights(at, sixteen * 16 + g, loaded.ranks, begin, end);
-      const uint2 high = load_weights(at, sixteen * 16 + g + 8, loaded.ranks, begin, end);
-      b[0] = low.x, b[1] = high.x, b[2] = low.y, b[3] = high.y;
+      load_eight(at, sixteen * 16, ranks, begin, end, a[t][0], a[t][2]);
+      load_eight(at, sixteen * 16 + 8, ranks, begin, end, a[t][1], a[t][3]);
     }
   }
-  loaded.s = load_s(loaded, loaded.row / 8);
-  return loaded;
 }
 
 template <u32 I>
@@ -262,24 +283,48 @@ __device__ inline void at_index(u32 i, const F& f) {
   else at_index<MIDDLE, HIGH>(i, f);
 }
 
-// Adds an item to the sums of all ROWS outputs and eight tokens. s = high + low, 16 bits of it, as
-// operands of bf16; the product sums over ranks, so they may take any order that s and B share: a
-// thread has four neighbours (PTX ISA, "Matrix fragments for mma.m16n8k16").
+// Adds an item to the sums of all ROWS outputs and eight tokens.
 template <class T, u32 TOKENS>
 __device__ inline void add_eight(float (&sums)[T::TILES][TOKENS / 2], u32 n,
-                                 const u32 (&b)[T::TILES][4], const uint4& s) {
-  u32 high[2], low[2];
-  split_pair(s.x, s.y, high[0], low[0]);
-  split_pair(s.z, s.w, high[1], low[1]);
+                                 const u32 (&a)[T::TILES][4], const uint2& s) {
+  const u32 b[2] = {s.x, s.y};
   at_index<0, TOKENS / 8>(n, [&](auto index) {
     constexpr u32 I = 4 * decltype(index)::value;
 #pragma unroll
     for (u32 t = 0; t < T::TILES; t++) {
       float(&c)[TOKENS / 2] = sums[t];
-      mma_bf16(c[I], c[I + 1], c[I + 2], c[I + 3], b[t], high);
-      mma_bf16(c[I], c[I + 1], c[I + 2], c[I + 3], b[t], low);
+      mma_bf16(c[I], c[I + 1], c[I + 2], c[I + 3], a[t], b);
     }
   });
+}
+
+// Adds a stage's items base.. base + N, as many as there are. What they read is asked for at once.
+template <class T, bool GATED, u32 TOKENS, u32 N>
+__device__ inline void add_items(const Ring<T>& ring, u32 stage, u32 base, u32 count, u32 first,
+                                 float (&sums)[T::TILES][TOKENS / 2]) {
+  uint4 item[N];
+  u32 a[N][T::TILES][4];
+  uint2 s[N];
+#pragma unroll
+  for (u32 i = 0; i < N; i++)
+    if (base + i < count)
+      item[i] = load_shared_4(shared_address(&ring.board->items[stage][base + i]));
+#pragma unroll
+  for (u32 i = 0; i < N; i++)
+    if (base + i < count) load_b<T, GATED>(ring.w(stage) + (base + i) * T::B_BYTES, item[i], a[i]);
+  const u32 s_at = ring.x(stage) + base * T::S_BYTES;
+#pragma unroll
+  for (u32 i = 0; i < N; i++)
+    if (base + i < count)
+      s[i] = load_s(s_at + i * T::S_BYTES, item[i], first, ((item[i].x & 0xffff) - first) / 8);
+#pragma unroll
+  for (u32 i = 0; i < N; i++) {
+    if (base + i >= count) break;
+    const u32 row = (item[i].x & 0xffff) - first, last = row + (item[i].x >> 16) - 1;
+    add_eight<T, TOKENS>(sums, row / 8, a[i], s[i]);
+    for (u32 n = row / 8 + 1; n <= last / 8; n++)
+      add_eight<T, TOKENS>(sums, n, a[i], load_s(s_at + i * T::S_BYTES, item[i], first, n));
+  }
 }
 
 // Adds all that `send_low_rank` sends by stages from `cursor` on to the sums of TOKENS rows of the
@@ -287,29 +332,18 @@ __device__ inline void add_eight(float (&sums)[T::TILES][TOKENS / 2], u32 n,
 template <class T, bool GATED, u32 TOKENS>
 __device__ inline void add_low_rank(const Ring<T>& ring, Cursor<T>& cursor, u32 first,
                                     float (&sums)[T::TILES][TOKENS / 2]) {
-  constexpr u32 AT_ONCE = T::TILES * T::TOKENS > 64 ? 1 : T::ITEMS < 4 || T::TOKENS > 32 ? 2 : 4;
+  constexpr u32 N = T::TILES > 1 ? 1 : T::ITEMS < 4 ? T::ITEMS : T::TOKENS > 64 ? 2 : 4;
   for (bool last = false; !last; cursor.advance()) {
-    barrier_wait(ring.full(cursor.stage), cursor.parity);
-    const u32 mark = load_shared_1(shared_address(&ring.board->counts[cursor.stage]));
+    const u32 stage = cursor.stage;
+    barrier_wait(ring.full(stage), cursor.parity);
+    const u32 mark = load_shared_1(shared_address(&ring.board->counts[stage]));
     const u32 count = mark & ~LAST;
     last = mark & LAST;
-    for (u32 base = 0; base < count; base += AT_ONCE) {
-      Loaded<T> items[AT_ONCE];
-#pragma unroll
-      for (u32 i = 0; i < AT_ONCE; i++)
-        if (base + i < count) items[i] = load_item<T, GATED>(ring, cursor.stage, base + i, first);
-#pragma unroll
-      for (u32 i = 0; i < AT_ONCE; i++) {
-        if (base + i >= count) break;
-        const Loaded<T>& item = items[i];
-        add_eight<T, TOKENS>(sums, item.row / 8, item.b, item.s);
-        for (u32 n = item.row / 8 + 1; n <= item.last / 8; n++)
-          add_eight<T, TOKENS>(sums, n, item.b, load_s(item, n));
-      }
-    }
-    if (threadIdx.x < GROUP) asm volatile("bar.sync 2, %0;" ::"n"(GROUP) : "memory");
-    else asm volatile("bar.sync 3, %0;" ::"n"(GROUP) : "memory");
-    ring.release(cursor.stage);
+#pragma unroll 1
+    for (u32 base = 0; base < count; base += N)
+      add_items<T, GATED, TOKENS, N>(ring, stage, base, count, first, sums);
+    __syncwarp();  // all lanes have read
+    ring.release(stage);
   }
 }
 

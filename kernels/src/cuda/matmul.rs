@@ -6,7 +6,7 @@
 //! | [`library`] | bf16 by bf16 | bf16 |
 //! | [`plain`] | everything | f32 |
 //!
-//! The first that takes a product computes it. What up to [`decode::ROWS_MAX`] rows get does not
+//! The first that takes a product computes it; [`decode`] once its reader is known. What up to [`decode::ROWS_MAX`] rows get does not
 //! depend on how many they are. None looks at the step: all rows of `x` are multiplied, and nobody
 //! reads those that a captured launch has beyond the batch.
 
@@ -14,13 +14,17 @@ mod decode;
 mod library;
 mod plain;
 
-use super::{Context, Matrix, Tensor, compiler::Source};
+use super::{Context, Matrix, Tensor, compiler::Source, norm};
 use crate::Dtype;
-pub(in crate::cuda) use decode::{ROWS_MAX as FEW_ROWS, weights_map};
+pub(in crate::cuda) use decode::{Product, ROWS_MAX as FEW_ROWS, WeightsMap, weights_map};
 pub(super) use library::Library;
 
-pub(super) const DECODE: Source =
-    Source { name: "matmul_decode", text: include_str!("matmul_decode.cu") };
+pub(super) const SUMS: Source =
+    Source { name: "matmul_sums", text: include_str!("matmul_sums.cu") };
+pub(super) const GATED: Source =
+    Source { name: "matmul_gated", text: include_str!("matmul_gated.cu") };
+pub(super) const RESIDUAL: Source =
+    Source { name: "matmul_residual", text: include_str!("matmul_residual.cu") };
 pub(super) const PLAIN: Source =
     Source { name: "matmul_plain", text: include_str!("matmul_plain.cu") };
 
@@ -40,8 +44,9 @@ pub(super) fn matmul(cx: &mut Context, x: &Tensor, w: &Matrix, y: &mut Tensor) {
     let both_bf16 = x.dtype == Dtype::Bf16 && w.dtype == Dtype::Bf16;
     let few = both_bf16 && is_few(x.rows.bound);
     if let (true, Some(map)) = (few, &w.map) {
-        return decode::multiply(cx, x, (w, map), y);
+        return decode::defer(x, (w, map), y);
     }
+    norm::settle_scale(cx, x);
     if !(both_bf16 && cx.library.multiply(x, w, y)) {
         plain::multiply(cx, x, w, y);
     }

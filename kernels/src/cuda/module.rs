@@ -60,6 +60,10 @@ impl Modules {
         let modules = &self.modules;
         self.functions.entry(key).or_insert_with(|| {
             let function = modules[module].load_function(name).expect("a kernel of the module");
+            // All alike: a multiprocessor that has to be set up anew runs nothing meanwhile, and so
+            // nothing ahead of time.
+            let carveout = CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+            function.set_attribute(carveout, 100).expect("a share of it, in percent");
             // A block has 48 KiB for both, the fixed and the dynamic part, unless it asks for more.
             let fixed = function.shared_size_bytes().expect("a loaded kernel");
             if fixed.unsigned_abs() + shared > 48 << 10 {

@@ -193,3 +193,24 @@ KERNEL norm_f16_f32(PARAMETERS) { norm<f16, float>(step, pending, parameters); }
 KERNEL norm_f16_bf16(PARAMETERS) { norm<f16, bf16>(step, pending, parameters); }
 KERNEL norm_bf16_f32(PARAMETERS) { norm<bf16, float>(step, pending, parameters); }
 KERNEL norm_bf16_bf16(PARAMETERS) { norm<bf16, bf16>(step, pending, parameters); }
+
+// x[row] /= sqrt(mean of the residual's squares + eps), where a product has left that to its
+// readers. One block per row of x [rows, cols]; squares [rows, parts_of(cols)].
+extern "C" __global__ void __launch_bounds__(THREADS)
+    scale_rows(bf16* x, const float* squares, u32 cols, float eps) {
+  __shared__ float sum;
+  release_successor();
+  wait_for_predecessor();
+  const u32 parts = (cols + 63) / 64, stride = (parts + 3) / 4 * 4;
+  if (threadIdx.x < WARP) {
+    float part = 0;
+    for (u32 i = threadIdx.x; i < parts; i += WARP) part += squares[u64(blockIdx.x) * stride + i];
+    part = warp_sum(part);
+    if (threadIdx.x == 0) sum = part;
+  }
+  __syncthreads();
+  const float scale = 1 / sqrtf(sum / cols + eps);
+  bf16* row = x + u64(blockIdx.x) * cols;
+  for (u32 i = threadIdx.x; i < cols; i += THREADS)
+    row[i] = from_float<bf16>(to_float(row[i]) * scale);
+}

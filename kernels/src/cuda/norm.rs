@@ -6,6 +6,7 @@ use super::{
     device::Device,
     expand::{PendingView, variant},
     launch::{Grid, Parameter, Parameters},
+    tensor::RowScale,
 };
 use crate::{Dtype, Pending};
 
@@ -52,11 +53,18 @@ pub(super) fn norm(
     assert_eq!((residual.rows.live, residual.dtype), (rows.live, Dtype::F32), "a residual stream");
     assert_eq!((out.cols, weight.len), (residual.cols, residual.cols), "norm keeps the width");
     assert!(add.as_ref().is_none_or(|add| add.y.cols == residual.cols), "one residual stream");
-    let view = add.as_ref().map_or_else(PendingView::none, |add| PendingView::new(cx, add));
     out.become_rows(rows, cx.activation());
     if rows.bound == 0 {
         return;
     }
+    if let Some(add) = &add
+        && add.y.deferred.product().is_some()
+    {
+        let view = PendingView::new(cx, add);
+        let product = add.y.deferred.take_product().expect("seen above");
+        return product.queue_residual(cx, &view, residual, (weight.data.address(), eps), out);
+    }
+    let view = add.as_ref().map_or_else(PendingView::none, |add| PendingView::new(cx, add));
     let kernel = variant(cx, "norm", add.map_or(Dtype::F32, |add| add.y.dtype));
     let rows = rows.bound as u32;
     let (slices, slice) = slices(&cx.device, rows, hidden);
@@ -90,4 +98,17 @@ fn slices(device: &Device, rows: u32, hidden: u32) -> (u32, u32) {
     let slices_max = if has_clusters { SLICES_MAX } else { 1 };
     let slices = hidden.div_ceil(columns).next_power_of_two().min(slices_max);
     (slices, hidden.div_ceil(slices).next_multiple_of(SLICE_UNIT))
+}
+
+/// Multiplies the rows of `x` with what they are yet to be multiplied with, if anything, for
+/// readers that do not.
+pub(super) fn settle_scale(cx: &mut Context, x: &Tensor) {
+    let Some(RowScale { squares, eps }) = x.scale.take() else { return };
+    assert_eq!(x.dtype, Dtype::Bf16, "what a product leaves");
+    let parameters =
+        Parameters::default().with(x.data.address()).with(squares).with(x.cols as u32).with(eps);
+    let grid = Grid::flat(x.rows.bound as u32, THREADS);
+    // SAFETY: the parameters of `scale_rows` in `norm.cu`; a tensor with a scale has squares for
+    // each of its rows.
+    unsafe { cx.launch(("norm", "scale_rows"), grid, parameters) };
 }

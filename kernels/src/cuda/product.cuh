@@ -40,7 +40,7 @@ struct Tiling {
                                : TOKENS < 8 * SPLITS ? 8
                                                       : (TOKENS / SPLITS + 7) / 8 * 8;
   // Items of a stage of low ranks (low_rank.cuh): bytes of an item's `s`, and how many fit.
-  static constexpr u32 S_BYTES = (TOKENS < 16 ? TOKENS : 16) * 64;
+  static constexpr u32 S_BYTES = (TOKENS < 16 ? TOKENS : 16) * 32;
   static constexpr u32 ITEMS = X_BYTES / S_BYTES < 4 ? X_BYTES / S_BYTES : 4;
   static constexpr u32 B_BYTES = W_BYTES / ITEMS;
   using Sums = float[TILES][TOKENS / 2];
@@ -91,14 +91,14 @@ struct Ring {
   __device__ void init() const {
     for (u32 i = 0; i < T::STAGES; i++) {
       barrier_init(full(i), 1);
-      barrier_init(empty(i), T::GROUPS);
+      barrier_init(empty(i), T::MULTIPLIERS / WARP);
     }
     barrier_init(shared_address(&board->scaled), 1);
     barrier_init_fence();
   }
-  // Hands a stage back. For whole warpgroups.
+  // Hands a stage back. For whole warps, each of those that multiply.
   __device__ void release(u32 stage) const {
-    if (threadIdx.x % GROUP == 0) barrier_arrive(empty(stage));
+    if (threadIdx.x % WARP == 0) barrier_arrive(empty(stage));
   }
 };
 
@@ -109,11 +109,14 @@ struct Work {
 
   template <class T>
   __device__ static Work of_block(u32 inputs, u32 outputs) {
-    constexpr u32 STEP = T::CHUNKS * CHUNK;
-    const u32 split = blockIdx.x % T::SPLITS, all = (inputs + STEP - 1) / STEP;
-    const u32 step = all * split / T::SPLITS;
+    // Cut at whole pairs of chunks, so that the cuts don't hang on how many a stage has.
+    constexpr u32 OF_PAIR = 2 / T::CHUNKS;
+    const u32 split = blockIdx.x % T::SPLITS, pairs = (inputs + 2 * CHUNK - 1) / (2 * CHUNK);
+    const u32 all = (inputs + T::CHUNKS * CHUNK - 1) / (T::CHUNKS * CHUNK);
+    const u32 step = pairs * split / T::SPLITS * OF_PAIR;
+    const u32 end = least(pairs * (split + 1) / T::SPLITS * OF_PAIR, all);
     return {blockIdx.x / T::SPLITS, gridDim.x / T::SPLITS, (outputs + T::ROWS - 1) / T::ROWS, step,
-            all * (split + 1) / T::SPLITS - step, split};
+            end - step, split};
   }
 };
 

@@ -42,7 +42,7 @@ pub(super) fn rope_store(cx: &mut Context, layer: usize, qkv: Pending<'_, Cuda>,
     assert_eq!(qkv.y.cols, shape.qkv_width(), "the fused product's width");
     assert_eq!(q.cols, shape.heads * shape.head_dim, "the queries' width");
     let rows = cx.step.rows();
-    let product = PendingView::new(cx, &qkv);
+    let product = PendingView::settled(cx, &qkv);
     q.become_rows(rows, cx.activation());
     if rows.bound == 0 {
         return;

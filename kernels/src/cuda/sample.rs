@@ -7,6 +7,7 @@ use cudarc::driver::{CudaEvent, result};
 use super::{
     Context, Tensor,
     compiler::Source,
+    deferred::settle,
     device::Device,
     launch::{Grid, Parameters},
     memory::{DeviceBuffer, PinnedBuffer},
@@ -121,6 +122,9 @@ pub(super) fn launch(cx: &mut Context, logits: &Tensor, rows: &[SampleRow]) -> D
         "one way to sample per row of logits"
     );
     assert!((1..=VOCABULARY_MAX).contains(&vocabulary), "a vocabulary of at most 2^19");
+    if !rows.is_empty() {
+        settle(cx, logits);
+    }
     let kernel = match logits.dtype {
         Dtype::F32 => "sample_f32",
         Dtype::Bf16 => "sample_bf16",

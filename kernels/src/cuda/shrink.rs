@@ -87,6 +87,7 @@ pub(super) fn shrink(cx: &mut Context, x: &Tensor, (layer, site): (usize, Site),
     let ShrinkSize { ranks, chunks } = cx.adapters.most(layer, site);
     assert!(ranks <= out.cols, "room for every adapter's ranks");
     out.become_rows(cx.step.rows(), Dtype::F32);
+    out.scale.set(x.scale.get());
     if !extent.has_lora {
         return;
     }

@@ -1,10 +1,14 @@
 //! Weights and activations on the device.
 
-use std::sync::Arc;
+use std::{cell::Cell, sync::Arc};
 
 use super::{
-    deferred::DeferredCell, device::Device, matmul, memory::DeviceBuffer, step::class_rows,
-    tensor_map::TensorMap, upload::Upload,
+    deferred::DeferredCell,
+    device::Device,
+    matmul::{self, FEW_ROWS, WeightsMap},
+    memory::DeviceBuffer,
+    step::class_rows,
+    upload::Upload,
 };
 use crate::{DeviceError, Dtype, MatrixSource};
 
@@ -15,7 +19,7 @@ pub struct Matrix {
     pub(super) rows: usize,
     pub(super) cols: usize,
     /// For products that copy it in boxes.
-    pub(super) map: Option<TensorMap>,
+    pub(super) map: Option<WeightsMap>,
 }
 
 impl Matrix {
@@ -48,6 +52,23 @@ pub(super) struct Rows {
     pub(super) live: usize,
 }
 
+/// What the rows of an activation are yet to be multiplied with: `1 / sqrt(mean + eps)` with the
+/// mean of the squares of the residual that they come from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct RowScale {
+    /// `[rows, parts_of(cols)]` of f32: sums of squares of [`PART`] columns each.
+    pub(super) squares: u64,
+    pub(super) eps: f32,
+}
+
+/// `PART` of `matmul_decode.cuh`.
+const PART: usize = 64;
+
+/// Words of a row of squares, whole 16 bytes.
+pub(super) fn parts_of(cols: usize) -> usize {
+    cols.div_ceil(4 * PART) * 4
+}
+
 /// Activations `[rows, cols]`, row-major. The operation that writes them chooses the element type:
 /// what feeds a bf16 product is bf16, the residual stream and sums are f32.
 pub struct Tensor {
@@ -57,6 +78,10 @@ pub struct Tensor {
     pub(super) cols: usize,
     /// What its contents wait for.
     pub(super) deferred: DeferredCell,
+    /// What its rows are yet to be multiplied with, if that is not in them.
+    pub(super) scale: Cell<Option<RowScale>>,
+    /// Room for the squares of a scale of its own, of few rows.
+    pub(super) squares: DeviceBuffer,
 }
 
 impl Tensor {
@@ -67,9 +92,10 @@ impl Tensor {
         cols: usize,
     ) -> Result<Self, DeviceError> {
         let rows = class_rows(rows_max);
-        let data = DeviceBuffer::new(device, rows * cols * 4, "activations")?;
+        let buffer = |words| DeviceBuffer::new(device, words * 4, "activations");
+        let (data, squares) = (buffer(rows * cols)?, buffer(rows.min(FEW_ROWS) * parts_of(cols))?);
         let (rows, deferred) = (Rows { bound: 0, live: 0 }, DeferredCell::default());
-        Ok(Self { data, dtype: Dtype::F32, rows, cols, deferred })
+        Ok(Self { data, dtype: Dtype::F32, rows, cols, deferred, scale: Cell::new(None), squares })
     }
 
     /// Says what an operation is about to write.
@@ -78,10 +104,12 @@ impl Tensor {
         assert!(bytes <= self.data.len(), "room for {} rows", rows.bound);
         (self.rows, self.dtype) = (rows, dtype);
         self.deferred.clear();
+        self.scale.set(None);
     }
 
-    /// The batch's rows as f32, waiting for what writes them.
+    /// The batch's rows as f32, waiting for what writes them. Neither deferred nor to be scaled.
     pub(super) fn values(&self) -> Vec<f32> {
+        assert!(self.scale.get().is_none(), "rows that are complete");
         let bytes = self.data.read(self.rows.live * self.cols * self.dtype.size());
         match self.dtype {
             Dtype::F32 => {

@@ -39,17 +39,20 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Small and odd.
+    /// Small, and odd or such as products on tensor cores take.
     fn random(random: &mut Random) -> Self {
         let sequence = |random: &mut Random| {
             let len = 1 + random.below(40);
             (len, random.below(len))
         };
+        let whole = random.below(2) == 0;
+        let mut width = || if whole { 64 * (1 + random.below(4)) } else { 1 + random.below(150) };
+        let (hidden, intermediate) = (width(), width());
         Self {
-            dtype: DTYPES[random.below(3)],
+            dtype: if whole { Dtype::Bf16 } else { DTYPES[random.below(3)] },
             heads: HEADS[random.below(HEADS.len())],
-            hidden: 1 + random.below(150),
-            intermediate: 1 + random.below(150),
+            hidden,
+            intermediate,
             ranks: &RANKS,
             adapters: 3,
             sequences: (0..1 + random.below(5)).map(|_| sequence(random)).collect(),

@@ -58,6 +58,7 @@ fn tolerance(output: &str, dtype: Dtype, fed: bool) -> f32 {
         (Dtype::F16, "attention") => 1e-3,
         (Dtype::F32 | Dtype::F16, _) => 1e-5,
         (Dtype::Bf16, "shrink") => 2e-3,
+        (Dtype::Bf16, "sum") => 5e-3,
         (Dtype::Bf16, "residual") if !fed => 2e-3,
         (Dtype::Bf16, _) => 1e-2,
     }
@@ -243,6 +244,16 @@ proptest! {
     }
 
     #[test]
+    fn small_products(seed: u64) {
+        small(seed, Operation::Products);
+    }
+
+    #[test]
+    fn small_decode_products(seed: u64) {
+        check(&Case::new(seed).decoding(), seed, &[Operation::Products]);
+    }
+
+    #[test]
     fn small_attention(seed: u64) {
         small(seed, Operation::Attention);
     }
@@ -361,6 +372,11 @@ fn large_norm() {
 #[test]
 fn large_activate() {
     large(Operation::Activate);
+}
+
+#[test]
+fn large_products() {
+    large(Operation::Products);
 }
 
 #[test]

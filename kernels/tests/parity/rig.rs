@@ -33,11 +33,20 @@ pub(crate) enum Operation {
     Norm,
     Activate,
     Attention,
+    /// Base products and low ranks with what their readers make of them.
+    Products,
 }
 
 impl Operation {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Embed, Self::Shrink, Self::RopeStore, Self::Norm, Self::Activate, Self::Attention];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Embed,
+        Self::Shrink,
+        Self::RopeStore,
+        Self::Norm,
+        Self::Activate,
+        Self::Attention,
+        Self::Products,
+    ];
 }
 
 pub(crate) struct Rig<'a, B: Backend> {
@@ -193,6 +202,11 @@ impl<'a, B: Backend> Rig<'a, B> {
                 Operation::Norm => self.norm(work, &mut outputs),
                 Operation::Activate => self.activate(work, &mut outputs),
                 Operation::Attention => self.attention(work, &mut outputs),
+                Operation::Products => {
+                    for site in [Site::Qkv, Site::Output, Site::GateUp, Site::Down] {
+                        self.product(work, site, &mut outputs);
+                    }
+                }
             }
         }
         outputs
@@ -283,6 +297,64 @@ impl<'a, B: Backend> Rig<'a, B> {
         let delta = Some(Delta { shrunk: &s, layer: LAYER, site: Site::GateUp });
         self.backend.activate(Pending { y: &y, bias: None, delta }, &mut out);
         self.push(outputs, "activate", &out, width);
+    }
+
+    /// A site of the batch, from activations that are fed to products.
+    fn product(
+        &mut self,
+        (batch, rows): &(Batch, Vec<usize>),
+        site: Site,
+        outputs: &mut Vec<Output>,
+    ) {
+        let inputs = self.case.widths(site.linears()[0]).0;
+        let width = site.linears().iter().map(|&linear| self.case.widths(linear).1).sum();
+        let w = Random(self.seed ^ site as u64).matrix(self.case.shape.dtype, width, inputs);
+        let (w, bias) = (self.backend.matrix(w).unwrap(), self.vector(width));
+        // Twice through a norm: the second has a product to add, which leaves activations to be
+        // scaled by their readers.
+        let x = self.activations(batch, rows, inputs);
+        let mut y = poisoned(&mut self.backend, rows.len(), width);
+        let mut s = poisoned(&mut self.backend, rows.len(), RANKS_MAX);
+        let columns = match site {
+            Site::Qkv => self.case.shape.heads * self.case.shape.head_dim,
+            Site::GateUp => width / 2,
+            Site::Output | Site::Down => width,
+        };
+        let mut residual = self.input(7, rows, width);
+        let mut out = poisoned(&mut self.backend, rows.len(), columns);
+        self.backend.begin(batch);
+        self.backend.matmul(&x, &w, &mut y);
+        self.backend.shrink(&x, LAYER, site, &mut s);
+        let delta = Some(Delta { shrunk: &s, layer: LAYER, site });
+        let pending = Pending { y: &y, bias: Some(&bias), delta };
+        match site {
+            Site::Qkv => self.backend.rope_store(LAYER, pending, &mut out),
+            Site::GateUp => self.backend.activate(pending, &mut out),
+            Site::Output | Site::Down => {
+                let weight = self.backend.vector(&Random(self.seed).values(width)).unwrap();
+                self.backend.norm(&mut residual, Some(pending), (&weight, 1e-5), &mut out);
+                self.push(outputs, "sum", &residual, width);
+            }
+        }
+        self.push(outputs, "product", &out, columns);
+    }
+
+    /// What a norm makes of a small product added to a residual.
+    fn activations(&mut self, batch: &Batch, rows: &[usize], cols: usize) -> B::Tensor {
+        const INPUTS: usize = 64;
+        let w = Random(!self.seed).matrix(self.case.shape.dtype, cols, INPUTS);
+        let w = self.backend.matrix(w).unwrap();
+        let x = self.values(10, rows, INPUTS);
+        let x = normed(&mut self.backend, INPUTS, &x);
+        let mut residual = self.input(11, rows, cols);
+        let mut y = poisoned(&mut self.backend, rows.len(), cols);
+        let mut out = poisoned(&mut self.backend, rows.len(), cols);
+        let weight = self.backend.vector(&vec![1.0; cols]).unwrap();
+        self.backend.begin(batch);
+        self.backend.matmul(&x, &w, &mut y);
+        let add = Pending { y: &y, bias: None, delta: None };
+        self.backend.norm(&mut residual, Some(add), (&weight, 1e-5), &mut out);
+        out
     }
 
     fn attention(&mut self, work: &(Batch, Vec<usize>), outputs: &mut Vec<Output>) {

@@ -7,6 +7,7 @@
 //
 // A row's sums are a function of that row, its adapter and SPLITS: chunks in ascending order, then
 // the blocks of a cluster in theirs, then delta; ROWS, TOKENS and CHUNKS don't matter.
+#pragma once
 #include "low_rank.cuh"
 
 // `ProductView` of cuda/matmul/decode.rs.
@@ -325,22 +326,14 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
   if constexpr (T::SPLITS > 1) cluster_sync();  // no block ends while another looks into it
 }
 
-#define MATMUL_DECODE(NAME, EPILOGUE, ROWS, TOKENS, SPLITS, PER, CHUNKS)                   \
-  extern "C" __global__ void __launch_bounds__(Tiling<ROWS, TOKENS, SPLITS, PER, CHUNKS>::THREADS, PER) \
-      matmul_##NAME##_##ROWS##_##TOKENS##_##SPLITS##_##PER##_##CHUNKS(                   \
-          const __grid_constant__ TensorMap w, const __grid_constant__ TensorMap x, Step step, Product p) { \
-    multiply<Tiling<ROWS, TOKENS, SPLITS, PER, CHUNKS>, Epilogue::EPILOGUE>(w, x, step, p); \
+// A kernel NAME_ROWS_TOKENS_SPLITS_PER_CHUNKS; see `Tiling`.
+#define MATMUL_DECODE(NAME, EPILOGUE, ROWS, TOKENS, SPLITS, PER, CHUNKS)                       \
+  extern "C" __global__ void __launch_bounds__(                                                \
+      Tiling<ROWS, TOKENS, SPLITS, PER, CHUNKS>::THREADS, PER)                                 \
+      NAME##_##ROWS##_##TOKENS##_##SPLITS##_##PER##_##CHUNKS(                                  \
+          const __grid_constant__ TensorMap w, const __grid_constant__ TensorMap x, Step step, \
+          Product p) {                                                                         \
+    multiply<Tiling<ROWS, TOKENS, SPLITS, PER, CHUNKS>, Epilogue::EPILOGUE>(w, x, step, p);    \
   }
-#ifndef LAB
-MATMUL_DECODE(plain, PLAIN, 128, 64, 4, 2, 1)
-MATMUL_DECODE(plain, PLAIN, 128, 64, 1, 2, 1)
-MATMUL_DECODE(plain, PLAIN, 128, 8, 1, 2, 2)
-MATMUL_DECODE(gated, GATED, 128, 64, 1, 2, 1)
-MATMUL_DECODE(gated, GATED, 128, 8, 1, 2, 2)
-MATMUL_DECODE(gated, GATED, 256, 128, 1, 1, 1)
-MATMUL_DECODE(residual, RESIDUAL, 128, 64, 4, 2, 1)
-MATMUL_DECODE(residual, RESIDUAL, 256, 128, 8, 1, 1)
-MATMUL_DECODE(residual, RESIDUAL, 128, 32, 1, 2, 1)
-#endif
 
 #endif

@@ -1,0 +1,158 @@
+//! How a product of few rows is spread over the device.
+
+use super::{super::super::launch::Grid, Epilogue};
+
+/// Bytes of shared memory for the stages of a block: of two on a multiprocessor, and of one.
+const ROOM_OF_TWO: u32 = 102 << 10;
+const ROOM_OF_ONE: u32 = 208 << 10;
+/// Inputs of a chunk.
+const CHUNK: u32 = 64;
+/// Inputs of the longest stage.
+const STAGE_INPUTS: u32 = 2 * CHUNK;
+/// Outputs of the lowest tile.
+const LOW: u32 = 64;
+/// Blocks that may share the inputs of a tile.
+const SPLITS: [u32; 4] = [6, 3, 2, 1];
+
+/// `Tiling` of `product.cuh`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tiling {
+    /// Outputs of a block.
+    pub(super) rows: u32,
+    /// Rows of `x`, rounded up.
+    pub(super) tokens: u32,
+    /// Blocks that share the inputs. The order of a sum depends on it, so it must not depend on
+    /// how many rows `x` has.
+    pub(super) splits: u32,
+    /// Blocks of a multiprocessor.
+    pub(super) per_processor: u32,
+    /// Chunks of a stage.
+    pub(super) chunks: u32,
+}
+
+impl Tiling {
+    /// The choices that were fastest on an H200 in whole chains of products of an 8B and a 1.1B
+    /// Llama at 8, 32, 64 and 128 rows, within a percent or two; the tests name them. Low tiles
+    /// spread weights evenly; high ones read x less often, which counts with many rows.
+    pub(super) fn new(
+        epilogue: Epilogue,
+        rows: u32,
+        [outputs, inputs]: [u32; 2],
+        processors: u32,
+    ) -> Self {
+        let tokens = [8, 32, 64].into_iter().find(|&tokens| tokens >= rows).unwrap_or(128);
+        let splits = splits(epilogue, [outputs, inputs], processors);
+        let fits_low = outputs.div_ceil(LOW) <= 2 * processors;
+        let (rows, per_processor) = match epilogue {
+            Epilogue::Residual if tokens == 128 && matches!(splits, 2 | 3) => (128, 1),
+            Epilogue::Gated if !fits_low && tokens == 128 => (256, 1),
+            Epilogue::Gated if !fits_low => (128, 2),
+            Epilogue::Plain if splits == 1 && !fits_low && tokens <= 32 => (128, 2),
+            Epilogue::Plain if splits == 1 && !fits_low => (256, 1),
+            _ => (LOW, 2),
+        };
+        let deep = rows == LOW && tokens == 8;
+        Self { rows, tokens, splits, per_processor, chunks: if deep { 2 } else { 1 } }
+    }
+
+    /// Its kernel.
+    pub(super) fn kernel(self, operation: &str) -> String {
+        let Self { rows, tokens, splits, per_processor, chunks } = self;
+        format!("{operation}_{rows}_{tokens}_{splits}_{per_processor}_{chunks}")
+    }
+
+    /// `THREADS` of the kernels' `Tiling`, and shared memory: the stages, what `Board` has for
+    /// them, and what aligning them to 1024 bytes takes. With `processors` blocks take tiles in
+    /// turn.
+    pub(super) fn grid(self, outputs: u32, processors: Option<u32>) -> Grid {
+        let Self { rows, tokens, splits, per_processor, chunks } = self;
+        let room = if per_processor == 1 { ROOM_OF_ONE } else { ROOM_OF_TWO };
+        let (weights, inputs) = (chunks * rows * CHUNK * 2, chunks * tokens * CHUNK * 2);
+        let stages = (room / (weights + inputs)).min(8);
+        let items = (inputs / (tokens.min(16) * 32)).min(4);
+        let board = 16 * stages + 16 + 16 * stages * items + 4 * stages + 4 * tokens;
+        let shared = stages * (weights + inputs) + board.next_multiple_of(16) + 1024;
+        let tiles = outputs.div_ceil(rows);
+        let blocks = match processors {
+            Some(processors) if splits == 1 => tiles.min(processors * per_processor),
+            _ => tiles * splits,
+        };
+        let warpgroups = if rows >= 128 { 2 } else { 1 };
+        let threads = warpgroups * 128 + 64;
+        Grid { blocks: [blocks, 1, 1], threads, shared, cluster: splits }
+    }
+}
+
+/// As many as bring the blocks of the lowest tiles near one and a half to a processor.
+fn splits(epilogue: Epilogue, [outputs, inputs]: [u32; 2], processors: u32) -> u32 {
+    if epilogue == Epilogue::Gated {
+        return 1;
+    }
+    let most = (processors * 3 / 2 / outputs.div_ceil(LOW)).min(inputs.div_ceil(STAGE_INPUTS));
+    SPLITS.into_iter().find(|&splits| splits <= most).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const H200: u32 = 132;
+
+    /// Measured on an H200: (outputs, inputs), splits, tile rows at 8, 32, 64 and 128 rows.
+    const FASTEST: [(Epilogue, [u32; 2], u32, [u32; 4]); 10] = [
+        (Epilogue::Plain, [6144, 4096], 2, [64; 4]),
+        (Epilogue::Residual, [4096, 4096], 3, [64, 64, 64, 128]),
+        (Epilogue::Gated, [28672, 4096], 1, [128, 128, 128, 256]),
+        (Epilogue::Residual, [4096, 14336], 3, [64, 64, 64, 128]),
+        (Epilogue::Plain, [128_256, 4096], 1, [128, 128, 256, 256]),
+        (Epilogue::Plain, [2560, 2048], 3, [64; 4]),
+        (Epilogue::Residual, [2048, 2048], 6, [64; 4]),
+        (Epilogue::Gated, [11264, 2048], 1, [64; 4]),
+        (Epilogue::Residual, [2048, 5632], 6, [64; 4]),
+        (Epilogue::Plain, [32000, 2048], 1, [128, 128, 256, 256]),
+    ];
+
+    #[test]
+    fn shapes_of_models_get_what_was_measured() {
+        for (epilogue, shape, splits, heights) in FASTEST {
+            for (tokens, rows) in [8, 32, 64, 128].into_iter().zip(heights) {
+                let tiling = Tiling::new(epilogue, tokens, shape, H200);
+                assert_eq!((tiling.rows, tiling.splits), (rows, splits), "{shape:?} {tokens}");
+                assert_eq!(Tiling::new(epilogue, tokens - 3, shape, H200), tiling, "{shape:?}");
+            }
+        }
+    }
+
+    /// The sources that name the kernels, by epilogue.
+    const KERNELS: [(Epilogue, &str); 3] = [
+        (Epilogue::Plain, include_str!("../../matmul_sums.cu")),
+        (Epilogue::Gated, include_str!("../../matmul_gated.cu")),
+        (Epilogue::Residual, include_str!("../../matmul_residual.cu")),
+    ];
+
+    /// Splits don't depend on the rows, a split has inputs, the kernel exists, and blocks fit a
+    /// processor.
+    #[test]
+    fn any_shape_gets_a_tiling_that_has_a_kernel() {
+        for (epilogue, source) in KERNELS {
+            for outputs in (16..40_000).step_by(464) {
+                for inputs in (64..8192).step_by(448) {
+                    let splits = Tiling::new(epilogue, 1, [outputs, inputs], H200).splits;
+                    assert!(inputs.div_ceil(STAGE_INPUTS) >= splits);
+                    for rows in [1, 8, 9, 31, 33, 64, 65, 128] {
+                        let tiling = Tiling::new(epilogue, rows, [outputs, inputs], H200);
+                        assert!(tiling.tokens >= rows && tiling.splits == splits);
+                        let Tiling { rows, tokens, per_processor, chunks, .. } = tiling;
+                        let name = format!(
+                            "KERNEL({rows}, {tokens}, {splits}, {per_processor}, {chunks})"
+                        );
+                        assert!(source.contains(&name), "{epilogue:?} {name}");
+                        let grid = tiling.grid(outputs, Some(H200));
+                        assert!((grid.shared + 1024) * per_processor <= 228 << 10);
+                        assert_eq!(grid.blocks[0] % splits, 0);
+                    }
+                }
+            }
+        }
+    }
+}

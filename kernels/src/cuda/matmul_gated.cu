@@ -1,0 +1,15 @@
+// Products of few rows of which gate and up become one.
+#include "matmul_decode.cuh"
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define KERNEL(ROWS, TOKENS, SPLITS, PER, CHUNKS) \
+  MATMUL_DECODE(matmul_gated, GATED, ROWS, TOKENS, SPLITS, PER, CHUNKS)
+KERNEL(64, 8, 1, 2, 2)
+KERNEL(64, 32, 1, 2, 1)
+KERNEL(64, 64, 1, 2, 1)
+KERNEL(64, 128, 1, 2, 1)
+KERNEL(128, 8, 1, 2, 1)
+KERNEL(128, 32, 1, 2, 1)
+KERNEL(128, 64, 1, 2, 1)
+KERNEL(256, 128, 1, 1, 1)
+#endif
