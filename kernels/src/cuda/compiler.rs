@@ -16,13 +16,14 @@ pub struct Source {
 }
 
 /// What the sources include, by file name.
-const HEADERS: [(&CStr, &str); 6] = [
+const HEADERS: [(&CStr, &str); 7] = [
     (c"prelude.cuh", include_str!("prelude.cuh")),
     (c"attention.cuh", include_str!("attention.cuh")),
     (c"attention_page.cuh", include_str!("attention_page.cuh")),
     (c"expand.cuh", include_str!("expand.cuh")),
     (c"hopper.cuh", include_str!("hopper.cuh")),
     (c"rotary.cuh", include_str!("rotary.cuh")),
+    (c"shrink.cuh", include_str!("shrink.cuh")),
 ];
 
 /// Whether the compiler is there; an error says how to install it.

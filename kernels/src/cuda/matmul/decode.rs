@@ -109,7 +109,6 @@ pub(super) fn multiply(
     // groups of outputs, and `Tiling` to a chunk per split and the grid; `y` has room for
     // `[rows, outputs]` in f32, and allocations start at 256-byte boundaries.
     unsafe { cx.launch((super::DECODE.name, &kernel), grid, parameters) };
-    cx.multiplied = Some(x.data.address());
 }
 
 #[cfg(test)]
