@@ -403,8 +403,8 @@ struct Decode {
   }
 };
 
-// Four blocks' registers fill a multiprocessor: two leave those of a block of the product that comes
-// next. rows <= 128. Grid: clusters of `runs` blocks.
+// Four blocks' registers fill a multiprocessor: two leave those of a block of the product that
+// comes next. rows <= 128. Grid: clusters of `runs` blocks.
 extern "C" __global__ void __launch_bounds__(WARPS* WARP, 4)
     shrink_decode(Step step, Adapters adapters, Arguments arguments) {
   __shared__ Shared shared;
