@@ -60,7 +60,7 @@ use pool::Pool;
 pub use replay::ReplayCounts;
 pub use sample::Draw;
 use sample::Sampler;
-use shrink::Meeting;
+use shrink::Taken;
 use step::Step;
 pub use tensor::{Matrix, Tensor, Vector};
 use upload::Upload;
@@ -80,6 +80,7 @@ pub const SOURCES: &[Source] = &[
     norm::SOURCE,
     rope_store::SOURCE,
     sample::SOURCE,
+    shrink::DECODE,
     shrink::SOURCE,
 ];
 
@@ -95,10 +96,7 @@ struct Context {
     library: matmul::Library,
     sampler: Sampler,
     splits: Splits,
-    meeting: Meeting,
-    /// Where the activations lie that the latest launch multiplied, if it lets its successor start
-    /// only once they are there.
-    multiplied: Option<u64>,
+    taken: Taken,
 }
 
 impl Context {
@@ -112,7 +110,6 @@ impl Context {
         // SAFETY: modules live as long as the context; the caller answers for the rest.
         let launch = unsafe { Launch::new(function, grid, parameters) };
         self.device.launch(launch);
-        self.multiplied = None;
     }
 
     /// Element type of activations that feed a product: bf16 beside bf16 weights, else f32.
@@ -140,8 +137,7 @@ impl Cuda {
         let (pool, step) = (Pool::empty(&device)?, Step::empty(&device)?);
         let (adapters, sampler) = (AdapterTable::empty(&device)?, Sampler::new(&device)?);
         let (splits, upload) = (Splits::empty(&device)?, Upload::new(&device));
-        let (meeting, multiplied) = (Meeting::empty(&device)?, None);
-        let loader = Loader::new(&device)?;
+        let (taken, loader) = (Taken::new(&device)?, Loader::new(&device)?);
         let cx = Context {
             device,
             modules,
@@ -152,8 +148,7 @@ impl Cuda {
             library,
             sampler,
             splits,
-            meeting,
-            multiplied,
+            taken,
         };
         Ok(Self { cx, upload })
     }

@@ -177,11 +177,12 @@ impl AdapterTable {
                 let end = first + tiles.len() / TILE_BYTES;
                 let ranks = adapter.map.site_ranks(layer, site);
                 let chunks = |l: &Placed| l.tiles.padded_rank.div_ceil(RANK_CHUNK as u32);
+                let chunks = linears.iter().map(chunks).sum();
                 let most = &mut self.most[layer * SITES.len() + index];
                 most.ranks = most.ranks.max(ranks);
-                most.chunks = most.chunks.max(linears.iter().map(chunks).sum());
-                for word in [a, b - a, b, end - b, ranks] {
-                    sites.extend((word as u32).to_le_bytes());
+                most.chunks = most.chunks.max(chunks);
+                for word in [a as u32, (b - a) as u32, b as u32, (end - b) as u32, chunks] {
+                    sites.extend(word.to_le_bytes());
                 }
             }
         }

@@ -126,6 +126,23 @@ __device__ inline void cluster_sync() {
   asm volatile("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::
                    : "memory");
 }
+// The same in two steps, for what needs no other order than that nobody comes out of the second
+// before all have come to the first.
+__device__ inline void cluster_arrive() {
+  asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
+}
+__device__ inline void cluster_wait() {
+  asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
+}
+// Writes to this address of the `rank`-th block's shared memory, asynchronously; `barrier` of that
+// block, at the same address as here, counts 4 bytes.
+__device__ inline void store_cluster(u32 shared, float x, u32 rank, u32 barrier) {
+  asm volatile(
+      "{.reg .u32 a, b; mapa.shared::cluster.u32 a, %0, %2; mapa.shared::cluster.u32 b, %3, %2; "
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [a], %1, [b];}" ::"r"(shared),
+      "r"(__float_as_uint(x)), "r"(rank), "r"(barrier)
+      : "memory");
+}
 // Four floats at this address of the `rank`-th block's shared memory.
 __device__ inline float4 load_cluster(u32 shared, u32 rank) {
   float4 v;

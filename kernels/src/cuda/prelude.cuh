@@ -220,7 +220,7 @@ struct Tile {
 struct SiteTiles {
   u32 a, a_count;  // into `tiles`; ordered by (linear, rank, input)
   u32 b, b_count;  // into `tiles`; ordered by (linear, output, rank)
-  u32 ranks;       // columns of a row of `shrink`
+  u32 chunks;      // of ranks, of which each has a tile of A or, cut by inputs, several
 };
 
 struct Adapters {

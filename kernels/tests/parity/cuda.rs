@@ -355,8 +355,10 @@ fn large_embed() {
 #[test]
 fn large_shrink() {
     large(Operation::Shrink);
-    let plan = plans::long_prompts();
-    check(&Case::planned(&plan.plan, &mut Random(1)), 1, &[Operation::Shrink]);
+    for named in [plans::long_prompts(), plans::long_tiles()] {
+        eprintln!("{}", named.name);
+        check(&Case::planned(&named.plan, &mut Random(1)), 1, &[Operation::Shrink]);
+    }
 }
 
 #[test]
@@ -393,7 +395,7 @@ fn large_attention() {
 
 #[test]
 fn large_decode_rows_are_invariant() {
-    for (seed, plan) in (1..).zip(decode_plans()) {
+    for (seed, plan) in (1..).zip(decode_plans().into_iter().chain([plans::long_tiles()])) {
         eprintln!("{}", plan.name);
         check_decode_rows(&Case::planned(&plan.plan, &mut Random(seed)), seed, true);
     }

@@ -122,6 +122,20 @@ pub(crate) fn prefill_plans() -> Vec<Named> {
     ]
 }
 
+/// Slabs so large that a chunk of ranks is one tile, as with models, and inputs for several runs.
+pub(crate) fn long_tiles() -> Named {
+    let plan = Plan {
+        dtype: Dtype::Bf16,
+        heads: (32, 32, 128, 64),
+        hidden: 4096,
+        intermediate: 14336,
+        ranks: &[8, 16, 40, 128],
+        adapters: 4,
+        sequences: decoding((1..=60).map(|i| 1 + i % 3)),
+    };
+    Named { name: "decode, long tiles", plan }
+}
+
 /// More pieces than blocks, so that pieces share a pass over an adapter.
 pub(crate) fn long_prompts() -> Named {
     let sequences = (0..6).map(|i| (1100 + 7 * i, 13)).chain([(40, 39), (41, 40)]).collect();
