@@ -18,7 +18,10 @@ struct LowRank {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-constexpr u32 LAST = 1u << 31;   // of Board::counts
+// Marks of Board::counts: the last stage; one that is full of simple items, which have one row each
+// of the same eight, all ranks of a chunk and all outputs of the same run; and whether that is the
+// second.
+constexpr u32 LAST = 1u << 31, SIMPLE = 1u << 30, SECOND = 1u << 29, COUNT = SECOND - 1;
 constexpr u32 S_ROW_BYTES = 32;  // of an item: a chunk of ranks in bf16
 
 // Outputs of one item: first..first + height of the site.
@@ -110,6 +113,7 @@ struct Sender {
     const u32 s = ring.x(cursor.stage) + i * T::S_BYTES;
     store_shared(s, words[0]);
     store_shared(s + 16, words[1]);
+    ring.board->rows[cursor.stage][i] = item.row;
     ring.board->items[cursor.stage][i] =
         make_uint4(item.row | item.rows << 16, item.begin | item.end << 16,
                    item.ranks | item.run << 16, item.column);
@@ -147,23 +151,31 @@ struct Sender {
     filled++;
     used = bytes = 0;
   }
-  // Sends the items of the lanes that have one, in the order of lanes.
-  __device__ void send(bool has, const Item& item) {
+  // Sends the items of the lanes that have one, in the order of lanes; all of one run, which has
+  // `height` outputs.
+  __device__ void send(bool has, const Item& item, u32 height) {
     const u32 all = __ballot_sync(~0u, has), count = __popc(all);
     const u32 mine = __popc(all & ((1u << threadIdx.x % WARP) - 1));
     const bool one_row = __all_sync(~0u, !has || item.rows == 1);
+    const bool whole = item.ranks == 16 && item.begin == 0 && item.end == height;
+    const u32 simple = __ballot_sync(~0u, item.rows == 1 && whole);
     uint4 words[2] = {};
     if (has) words[0] = load_words(item, 0, 0), words[1] = load_words(item, 0, 1);
     for (u32 done = 0; done < count;) {
       if (used == 0) open();
       const u32 take = least(T::ITEMS - used, count - done);
-      u32 size = 0;
-      if (has && mine - done < take) size = copy(item, words, used + mine - done);
+      const bool now = has && mine - done < take;
+      const u32 those = __ballot_sync(~0u, now), eight = item.row / 8;
+      const bool alike = eight == __shfl_sync(~0u, eight, __ffs(those) - 1);
+      const u32 marks = take == T::ITEMS && __all_sync(~0u, !now || alike) && !(those & ~simple)
+                  ? SIMPLE | (item.run ? SECOND : 0)
+                  : 0;
+      const u32 size = now ? copy(item, words, used + mine - done) : 0;
       bytes += __reduce_add_sync(~0u, size);
       if (!one_row) copy_rows(used, take);
       used += take;
       done += take;
-      if (used == T::ITEMS) close(0);
+      if (used == T::ITEMS) close(marks);
     }
   }
   __device__ void end() {
@@ -215,7 +227,7 @@ __device__ inline void send_low_rank(const Ring<T>& ring, u32 steps, const Step&
         if (!__any_sync(~0u, has)) break;
         if (!may_send) all_weights_are_sent();
         may_send = true;
-        sender.send(has, item);
+        sender.send(has, item, wanted.height);
       }
     }
   }
@@ -283,47 +295,70 @@ __device__ inline void at_index(u32 i, const F& f) {
   else at_index<MIDDLE, HIGH>(i, f);
 }
 
-// Adds an item to the sums of all ROWS outputs and eight tokens.
-template <class T, u32 TOKENS>
-__device__ inline void add_eight(float (&sums)[T::TILES][TOKENS / 2], u32 n,
-                                 const u32 (&a)[T::TILES][4], const uint2& s) {
+// Adds an item to the sums of all ROWS outputs and of the I-th eight tokens.
+template <class T, u32 TOKENS, u32 I>
+__device__ inline void add_at(float (&sums)[T::TILES][TOKENS / 2], const u32 (&a)[T::TILES][4],
+                              const uint2& s) {
   const u32 b[2] = {s.x, s.y};
-  at_index<0, TOKENS / 8>(n, [&](auto index) {
-    constexpr u32 I = 4 * decltype(index)::value;
 #pragma unroll
-    for (u32 t = 0; t < T::TILES; t++) {
-      float(&c)[TOKENS / 2] = sums[t];
-      mma_bf16(c[I], c[I + 1], c[I + 2], c[I + 3], a[t], b);
-    }
-  });
+  for (u32 t = 0; t < T::TILES; t++) {
+    float(&c)[TOKENS / 2] = sums[t];
+    mma_bf16(c[4 * I], c[4 * I + 1], c[4 * I + 2], c[4 * I + 3], a[t], b);
+  }
 }
 
-// Adds a stage's items base.. base + N, as many as there are. What they read is asked for at once.
-template <class T, bool GATED, u32 TOKENS, u32 N>
-__device__ inline void add_items(const Ring<T>& ring, u32 stage, u32 base, u32 count, u32 first,
-                                 float (&sums)[T::TILES][TOKENS / 2]) {
-  uint4 item[N];
-  u32 a[N][T::TILES][4];
-  uint2 s[N];
+// Adds a stage full of simple items. What they read is asked for at once, AT_ONCE of them.
+template <class T, bool GATED, u32 TOKENS>
+__device__ inline void add_simple(const Ring<T>& ring, u32 stage, bool second, u32 first,
+                                  float (&sums)[T::TILES][TOKENS / 2]) {
+  constexpr u32 AT_ONCE = T::TILES > 1 ? 1 : T::ITEMS, HEIGHT = GATED ? 8 : 16;
+  const u32 group = threadIdx.x / GROUP, warp = threadIdx.x / WARP % 4, lane = threadIdx.x % WARP;
+  // A lane gives the address of eight weights to `load_matrix_4`; of zeros for the rows of the
+  // other run.
+  const bool there = !GATED || second == (lane / 8 % 2 == 1);
+  const u32 own = ring.w(stage) + (group * T::TILES * 4 + warp) * HEIGHT * 32 +
+                  lane % HEIGHT * 32 + lane / 16 * 16;
+  const u32 from = there ? own : shared_address(&ring.board->zero);
+  const u32 s_at = ring.x(stage) + lane % 4 * 8;
+  const uint4 all = load_shared_4(shared_address(ring.board->rows[stage]));
+  const u32 rows[4] = {all.x, all.y, all.z, all.w};
 #pragma unroll
-  for (u32 i = 0; i < N; i++)
-    if (base + i < count)
-      item[i] = load_shared_4(shared_address(&ring.board->items[stage][base + i]));
+  for (u32 base = 0; base < T::ITEMS; base += AT_ONCE) {
+    u32 a[AT_ONCE][T::TILES][4];
+    uint2 s[AT_ONCE];
 #pragma unroll
-  for (u32 i = 0; i < N; i++)
-    if (base + i < count) load_b<T, GATED>(ring.w(stage) + (base + i) * T::B_BYTES, item[i], a[i]);
-  const u32 s_at = ring.x(stage) + base * T::S_BYTES;
+    for (u32 i = 0; i < AT_ONCE; i++) {
 #pragma unroll
-  for (u32 i = 0; i < N; i++)
-    if (base + i < count)
-      s[i] = load_s(s_at + i * T::S_BYTES, item[i], first, ((item[i].x & 0xffff) - first) / 8);
+      for (u32 t = 0; t < T::TILES; t++) {
+        const u32 step = (base + i) * T::B_BYTES + t * 4 * HEIGHT * 32;
+        load_matrix_4(a[i][t], from + (there ? step : 0));
+      }
+      s[i] = load_shared_2(s_at + (base + i) * T::S_BYTES);
+    }
 #pragma unroll
-  for (u32 i = 0; i < N; i++) {
-    if (base + i >= count) break;
-    const u32 row = (item[i].x & 0xffff) - first, last = row + (item[i].x >> 16) - 1;
-    add_eight<T, TOKENS>(sums, row / 8, a[i], s[i]);
-    for (u32 n = row / 8 + 1; n <= last / 8; n++)
-      add_eight<T, TOKENS>(sums, n, a[i], load_s(s_at + i * T::S_BYTES, item[i], first, n));
+    for (u32 i = 0; i < AT_ONCE; i++)
+      if ((rows[base + i] - first) % 8 != lane / 4) s[i] = make_uint2(0, 0);
+    at_index<0, TOKENS / 8>((rows[0] - first) / 8, [&](auto index) {
+#pragma unroll
+      for (u32 i = 0; i < AT_ONCE; i++)
+        add_at<T, TOKENS, decltype(index)::value>(sums, a[i], s[i]);
+    });
+  }
+}
+
+// Adds any item of a stage.
+template <class T, bool GATED, u32 TOKENS>
+__device__ inline void add_item(const Ring<T>& ring, u32 stage, u32 i, u32 first,
+                                float (&sums)[T::TILES][TOKENS / 2]) {
+  const uint4 item = load_shared_4(shared_address(&ring.board->items[stage][i]));
+  const u32 row = (item.x & 0xffff) - first, last = row + (item.x >> 16) - 1;
+  u32 a[T::TILES][4];
+  load_b<T, GATED>(ring.w(stage) + i * T::B_BYTES, item, a);
+#pragma unroll 1
+  for (u32 n = row / 8; n <= last / 8; n++) {
+    const uint2 s = load_s(ring.x(stage) + i * T::S_BYTES, item, first, n);
+    at_index<0, TOKENS / 8>(
+        n, [&](auto index) { add_at<T, TOKENS, decltype(index)::value>(sums, a, s); });
   }
 }
 
@@ -332,19 +367,22 @@ __device__ inline void add_items(const Ring<T>& ring, u32 stage, u32 base, u32 c
 template <class T, bool GATED, u32 TOKENS>
 __device__ inline void add_low_rank(const Ring<T>& ring, Cursor<T>& cursor, u32 first,
                                     float (&sums)[T::TILES][TOKENS / 2]) {
-  constexpr u32 N = T::TILES > 1 ? 1 : T::ITEMS < 4 ? T::ITEMS : T::TOKENS > 64 ? 2 : 4;
-  for (bool last = false; !last; cursor.advance()) {
+  u32 mark;
+  do {
     const u32 stage = cursor.stage;
     barrier_wait(ring.full(stage), cursor.parity);
-    const u32 mark = load_shared_1(shared_address(&ring.board->counts[stage]));
-    const u32 count = mark & ~LAST;
-    last = mark & LAST;
+    mark = load_shared_1(shared_address(&ring.board->counts[stage]));
+    if (T::ITEMS == 4 && mark & SIMPLE) {
+      add_simple<T, GATED, TOKENS>(ring, stage, mark & SECOND, first, sums);
+    } else {
 #pragma unroll 1
-    for (u32 base = 0; base < count; base += N)
-      add_items<T, GATED, TOKENS, N>(ring, stage, base, count, first, sums);
+      for (u32 i = 0; i < (mark & COUNT); i++)
+        add_item<T, GATED, TOKENS>(ring, stage, i, first, sums);
+    }
     __syncwarp();  // all lanes have read
     ring.release(stage);
-  }
+    cursor.advance();
+  } while (!(mark & LAST));
 }
 
 #endif

@@ -53,8 +53,11 @@ struct Board {
   u64 full[T::STAGES], empty[T::STAGES];
   u64 scaled;  // once `scales` are there
   u64 fill;
-  uint4 items[T::STAGES][T::ITEMS];  // of stages of low ranks
-  u32 counts[T::STAGES];             // of them; LAST in the last stage
+  uint4 zero;
+  // Of stages of low ranks: items, see `Sender`; the rows of simple ones; how many, and marks.
+  uint4 items[T::STAGES][T::ITEMS];
+  u32 rows[T::STAGES][4];
+  u32 counts[T::STAGES];
   float scales[T::TOKENS];
 };
 
@@ -94,6 +97,7 @@ struct Ring {
       barrier_init(empty(i), T::MULTIPLIERS / WARP);
     }
     barrier_init(shared_address(&board->scaled), 1);
+    board->zero = make_uint4(0, 0, 0, 0);
     barrier_init_fence();
   }
   // Hands a stage back. For whole warps, each of those that multiply.

@@ -70,7 +70,7 @@ impl Tiling {
         let (weights, inputs) = (chunks * rows * CHUNK * 2, chunks * tokens * CHUNK * 2);
         let stages = (room / (weights + inputs)).min(8);
         let items = (inputs / (tokens.min(16) * 32)).min(4);
-        let board = 16 * stages + 16 + 16 * stages * items + 4 * stages + 4 * tokens;
+        let board = 16 * stages + 32 + 16 * stages * (items + 1) + 4 * stages + 4 * tokens;
         let shared = stages * (weights + inputs) + board.next_multiple_of(16) + 1024;
         let tiles = outputs.div_ceil(rows);
         let blocks = match processors {
