@@ -19,6 +19,8 @@ pub enum Stage {
     Norm,
     /// The bare product of a site.
     Product(ProductStage),
+    /// The product of a site with what its reader makes of it, where that is one operation.
+    Finished(ProductStage),
     /// The low rank of a site.
     Shrink,
     /// Expansion of queries, keys and values, rotation and the store into pages.
@@ -63,6 +65,11 @@ impl Stage {
             Self::Product(ProductStage::GateUp) => "gate_up",
             Self::Product(ProductStage::Down) => "down",
             Self::Product(ProductStage::Head) => "head",
+            Self::Finished(ProductStage::Qkv) => "qkv, expanded",
+            Self::Finished(ProductStage::Output) => "output, norm",
+            Self::Finished(ProductStage::GateUp) => "gate_up, activate",
+            Self::Finished(ProductStage::Down) => "down, norm",
+            Self::Finished(ProductStage::Head) => "head, sample",
             Self::Shrink => "shrink",
             Self::RopeStore => "rope_store",
             Self::Attention => "attention",
@@ -80,7 +87,8 @@ pub type StepTimes = Vec<(Stage, f64)>;
 pub type Profile = Arc<Mutex<Vec<StepTimes>>>;
 
 /// Times every operation of its inner backend by a mark behind each. Marks keep operations apart:
-/// what would have run side by side with its neighbour is timed alone.
+/// what would have run side by side with its neighbour is timed alone. A product that is computed
+/// by its reader is timed with it.
 pub struct Profiled<B: Timed> {
     inner: B,
     profile: Profile,
@@ -89,6 +97,8 @@ pub struct Profiled<B: Timed> {
     marks: Vec<(Stage, B::Mark)>,
     /// Products of the step so far.
     products: usize,
+    /// The latest, if it waits for its reader.
+    deferred: Option<ProductStage>,
 }
 
 /// A draw, and the marks of its step.
@@ -101,12 +111,18 @@ pub struct ProfiledDraw<B: Timed> {
 impl<B: Timed> Profiled<B> {
     /// Adds the times of each step to the profile when its draw is collected.
     pub fn new(inner: B, profile: Profile) -> Self {
-        Self { inner, profile, start: None, marks: Vec::new(), products: 0 }
+        Self { inner, profile, start: None, marks: Vec::new(), products: 0, deferred: None }
     }
 
     fn mark(&mut self, stage: Stage) {
         let mark = self.inner.mark();
         self.marks.push((stage, mark));
+    }
+
+    /// Marks the end of an operation that reads the latest product.
+    fn mark_reader(&mut self, stage: Stage) {
+        let stage = self.deferred.take().map_or(stage, Stage::Finished);
+        self.mark(stage);
     }
 
     fn of_inner<'a>(pending: Pending<'a, Self>) -> Pending<'a, B> {
@@ -196,7 +212,7 @@ impl<B: Timed> Backend for Profiled<B> {
         out: &mut B::Tensor,
     ) {
         self.inner.norm(residual, add.map(Self::of_inner), weight, out);
-        self.mark(Stage::Norm);
+        self.mark_reader(Stage::Norm);
     }
 
     fn matmul(&mut self, x: &B::Tensor, w: &B::Matrix, y: &mut B::Tensor) {
@@ -204,7 +220,12 @@ impl<B: Timed> Backend for Profiled<B> {
         let gathered = self.marks.last().is_some_and(|(stage, _)| *stage == Stage::Gather);
         let of_layer = ProductStage::LAYER[self.products % ProductStage::LAYER.len()];
         self.products += 1;
-        self.mark(Stage::Product(if gathered { ProductStage::Head } else { of_layer }));
+        let product = if gathered { ProductStage::Head } else { of_layer };
+        if self.inner.is_deferred(y) {
+            self.deferred = Some(product);
+        } else {
+            self.mark(Stage::Product(product));
+        }
     }
 
     fn shrink(&mut self, x: &B::Tensor, layer: usize, site: Site, out: &mut B::Tensor) {
@@ -214,7 +235,7 @@ impl<B: Timed> Backend for Profiled<B> {
 
     fn rope_store(&mut self, layer: usize, qkv: Pending<'_, Self>, q: &mut B::Tensor) {
         self.inner.rope_store(layer, Self::of_inner(qkv), q);
-        self.mark(Stage::RopeStore);
+        self.mark_reader(Stage::RopeStore);
     }
 
     fn attention(&mut self, layer: usize, q: &B::Tensor, out: &mut B::Tensor) {
@@ -224,7 +245,7 @@ impl<B: Timed> Backend for Profiled<B> {
 
     fn activate(&mut self, gate_up: Pending<'_, Self>, out: &mut B::Tensor) {
         self.inner.activate(Self::of_inner(gate_up), out);
-        self.mark(Stage::Activate);
+        self.mark_reader(Stage::Activate);
     }
 
     fn gather(&mut self, x: &B::Tensor, out: &mut B::Tensor) {
@@ -234,7 +255,7 @@ impl<B: Timed> Backend for Profiled<B> {
 
     fn sample(&mut self, logits: &B::Tensor, rows: &[SampleRow]) -> ProfiledDraw<B> {
         let draw = self.inner.sample(logits, rows);
-        self.mark(Stage::Sample);
+        self.mark_reader(Stage::Sample);
         let start = self.start.take().expect("a step begins before it ends");
         ProfiledDraw { draw, start, marks: std::mem::take(&mut self.marks) }
     }

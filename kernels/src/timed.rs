@@ -14,4 +14,6 @@ pub trait Timed: Backend {
     /// Keeps the device waiting for a few milliseconds, where work is queued, so that what is
     /// queued meanwhile runs without the gaps of a slow caller.
     fn hold_back(&mut self);
+    /// Whether what the tensor is to hold is computed only by its reader.
+    fn is_deferred(&self, tensor: &Self::Tensor) -> bool;
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::Cpu;
+use super::{Cpu, Tensor};
 use crate::Timed;
 
 impl Timed for Cpu {
@@ -17,4 +17,8 @@ impl Timed for Cpu {
     }
 
     fn hold_back(&mut self) {}
+
+    fn is_deferred(&self, _: &Tensor) -> bool {
+        false
+    }
 }

@@ -2,12 +2,11 @@
 //!
 //! What such an operation reads must stay as it is until the tensor that it writes has been read.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 use super::{Context, Tensor, expand::PendingView, matmul::Product, norm, rope_store::Rotation};
 
 /// What a tensor is going to hold.
-#[derive(Clone, Copy)]
 pub(super) enum Deferred {
     /// The base product of few rows: whoever reads it says what becomes of its sums.
     Product(Product),
@@ -17,15 +16,15 @@ pub(super) enum Deferred {
 
 /// A tensor's deferred operation, if it has one; taken by the first reader.
 #[derive(Default)]
-pub(super) struct DeferredCell(Cell<Option<Deferred>>);
+pub(super) struct DeferredCell(RefCell<Option<Deferred>>);
 
 impl DeferredCell {
     pub(super) fn set(&self, deferred: Deferred) {
-        self.0.set(Some(deferred));
+        self.0.replace(Some(deferred));
     }
 
     pub(super) fn clear(&self) {
-        self.0.set(None);
+        self.0.take();
     }
 
     /// The operation, for a reader that does its work; nobody else will.
@@ -35,8 +34,8 @@ impl DeferredCell {
 
     /// The product that it is, left where it is.
     pub(super) fn product(&self) -> Option<Product> {
-        match self.0.get() {
-            Some(Deferred::Product(product)) => Some(product),
+        match &*self.0.borrow() {
+            Some(Deferred::Product(product)) => Some(product.clone()),
             Some(Deferred::Rotation(_)) | None => None,
         }
     }

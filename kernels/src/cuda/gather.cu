@@ -10,8 +10,8 @@ __device__ void copy_row(const T* from, T* to, u32 hidden) {
 }
 
 template <class T>
-__device__ void gather(const Step& step, const void* x, void* out, u32 hidden,
-                       const float* squares, float* squares_out, u32 parts) {
+__device__ void gather(const Step& step, const void* x, void* out, u32 hidden, const float* squares,
+                       float* squares_out, u32 parts) {
   release_successor();
   wait_for_predecessor();
   if (blockIdx.x >= step.counts->logits) return;
@@ -25,7 +25,7 @@ __device__ void gather(const Step& step, const void* x, void* out, u32 hidden,
   else copy_row<T, 1>(from, to, hidden);
 }
 
-#define PARAMETERS                                                                              \
+#define PARAMETERS                                                                           \
   Step step, const void *x, void *out, u32 hidden, const float *squares, float *squares_out, \
       u32 parts
 extern "C" __global__ void gather_f32(PARAMETERS) {

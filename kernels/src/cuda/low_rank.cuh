@@ -98,8 +98,7 @@ struct Sender {
     if (filled >= T::STAGES) barrier_wait(ring.empty(cursor.stage), cursor.parity ^ 1);
   }
   __device__ uint4 load_words(const Item& item, u32 row, u32 half) const {
-    const float* s =
-        low_rank.s + u64(item.row + row) * low_rank.ranks + item.column + half * 4;
+    const float* s = low_rank.s + u64(item.row + row) * low_rank.ranks + item.column + half * 4;
     const float4 first = *reinterpret_cast<const float4*>(s);
     const float4 zero = make_float4(0, 0, 0, 0);
     return operand_words(first, item.ranks == 16 ? *reinterpret_cast<const float4*>(s + 8) : zero);
@@ -168,8 +167,8 @@ struct Sender {
       const u32 those = __ballot_sync(~0u, now), eight = item.row / 8;
       const bool alike = eight == __shfl_sync(~0u, eight, __ffs(those) - 1);
       const u32 marks = take == T::ITEMS && __all_sync(~0u, !now || alike) && !(those & ~simple)
-                  ? SIMPLE | (item.run ? SECOND : 0)
-                  : 0;
+                            ? SIMPLE | (item.run ? SECOND : 0)
+                            : 0;
       const u32 size = now ? copy(item, words, used + mine - done) : 0;
       bytes += __reduce_add_sync(~0u, size);
       if (!one_row) copy_rows(used, take);
@@ -302,7 +301,7 @@ __device__ inline void add_at(float (&sums)[T::TILES][TOKENS / 2], const u32 (&a
   const u32 b[2] = {s.x, s.y};
 #pragma unroll
   for (u32 t = 0; t < T::TILES; t++) {
-    float(&c)[TOKENS / 2] = sums[t];
+    float (&c)[TOKENS / 2] = sums[t];
     mma_bf16(c[4 * I], c[4 * I + 1], c[4 * I + 2], c[4 * I + 3], a[t], b);
   }
 }
@@ -316,8 +315,8 @@ __device__ inline void add_simple(const Ring<T>& ring, u32 stage, bool second, u
   // A lane gives the address of eight weights to `load_matrix_4`; of zeros for the rows of the
   // other run.
   const bool there = !GATED || second == (lane / 8 % 2 == 1);
-  const u32 own = ring.w(stage) + (group * T::TILES * 4 + warp) * HEIGHT * 32 +
-                  lane % HEIGHT * 32 + lane / 16 * 16;
+  const u32 own = ring.w(stage) + (group * T::TILES * 4 + warp) * HEIGHT * 32 + lane % HEIGHT * 32 +
+                  lane / 16 * 16;
   const u32 from = there ? own : shared_address(&ring.board->zero);
   const u32 s_at = ring.x(stage) + lane % 4 * 8;
   const uint4 all = load_shared_4(shared_address(ring.board->rows[stage]));
@@ -340,8 +339,7 @@ __device__ inline void add_simple(const Ring<T>& ring, u32 stage, bool second, u
       if ((rows[base + i] - first) % 8 != lane / 4) s[i] = make_uint2(0, 0);
     at_index<0, TOKENS / 8>((rows[0] - first) / 8, [&](auto index) {
 #pragma unroll
-      for (u32 i = 0; i < AT_ONCE; i++)
-        add_at<T, TOKENS, decltype(index)::value>(sums, a[i], s[i]);
+      for (u32 i = 0; i < AT_ONCE; i++) add_at<T, TOKENS, decltype(index)::value>(sums, a[i], s[i]);
     });
   }
 }

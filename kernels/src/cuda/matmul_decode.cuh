@@ -12,10 +12,12 @@
 
 // `ProductView` of cuda/matmul/decode.rs.
 struct Product {
-  void* out;             // PLAIN: y, f32 [rows, outputs]; GATED: bf16 [rows, outputs / 2]; RESIDUAL: the
-                         // next x, bf16 [rows, outputs], residual * weight, not yet divided by its root mean square
+  void* out;  // PLAIN: y, f32 [rows, outputs]; GATED: bf16 [rows, outputs / 2]; RESIDUAL: the
+              // next x, bf16 [rows, outputs], residual * weight, not yet divided by its root mean
+              // square
   const float* bias;     // [outputs], or null
-  const float* squares;  // [rows, parts_of(inputs)] of x before its weight: x is to be divided by the root of their mean; or null
+  const float* squares;  // [rows, parts_of(inputs)] of x before its weight: x is to be divided by
+                         // the root of their mean; or null
   float* residual;       // RESIDUAL: [rows, outputs], added to
   const float* weight;   // RESIDUAL: [outputs]
   float* squares_out;    // RESIDUAL: [rows, parts_of(outputs)] of the residual
@@ -50,7 +52,8 @@ __device__ inline void find_scales(const Ring<T>& ring, const Product& p) {
         for (u32 b = 0; b < BATCH; b++) {
           const u32 token = base + b * ROWS;
           v[b] = make_float4(0, 0, 0, 0);
-          if (token < p.rows) v[b] = *reinterpret_cast<const float4*>(p.squares + u64(token) * stride + i);
+          if (token < p.rows)
+            v[b] = *reinterpret_cast<const float4*>(p.squares + u64(token) * stride + i);
         }
 #pragma unroll
         for (u32 b = 0; b < BATCH; b++) {
@@ -114,8 +117,7 @@ __device__ inline void write_gated(const Ring<T>& ring, const Product& p, u32 ti
       const float other = __shfl_xor_sync(~0u, odd ? gated[0] : gated[1], 4);
       const u32 token = n * 8 + lane % 4 * 2 + odd;
       const u32 pair = odd ? pack_bf16(other, gated[1]) : pack_bf16(gated[0], other);
-      if (token < p.rows)
-        *reinterpret_cast<u32*>(out + u64(token) * columns + column - odd) = pair;
+      if (token < p.rows) *reinterpret_cast<u32*>(out + u64(token) * columns + column - odd) = pair;
     }
   }
 }
@@ -190,7 +192,8 @@ __device__ inline void add_residual(const Product& p, u32 token, u32 output, flo
   *reinterpret_cast<float4*>(p.residual + at) = now;
   *reinterpret_cast<uint2*>(static_cast<bf16*>(p.out) + at) =
       make_uint2(pack_bf16(x.x, x.y), pack_bf16(x.z, x.w));
-  if (threadIdx.x % 16 == 0) p.squares_out[u64(token) * parts_of(p.outputs) + output / PART] = squares;
+  if (threadIdx.x % 16 == 0)
+    p.squares_out[u64(token) * parts_of(p.outputs) + output / PART] = squares;
 }
 
 // Finishes the block's share of the tokens of a tile. For all its threads.
@@ -231,7 +234,8 @@ struct Finish {
         load(i + T::THREADS);
         add_residual(p, token, output, y, before, weight);
       } else if (inside) {
-        *reinterpret_cast<float4*>(static_cast<float*>(p.out) + u64(token) * p.outputs + output) = y;
+        *reinterpret_cast<float4*>(static_cast<float*>(p.out) + u64(token) * p.outputs + output) =
+            y;
       }
     }
   }
@@ -248,8 +252,8 @@ __device__ inline void help(const Ring<T>& ring, const Work& work, const Step& s
   wait_for_predecessor();
   find_scales<T>(ring, p);
   if (lora)
-    send_low_rank<T, E == Epilogue::GATED>(ring, work.steps, step, p.low_rank, work.first, p.outputs,
-                                           share_of<T>(work));
+    send_low_rank<T, E == Epilogue::GATED>(ring, work.steps, step, p.low_rank, work.first,
+                                           p.outputs, share_of<T>(work));
 }
 
 // The multipliers, where a block adds up its sums by itself: any number of tiles, or one where
@@ -327,13 +331,13 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
 }
 
 // A kernel NAME_ROWS_TOKENS_SPLITS_PER_CHUNKS; see `Tiling`.
-#define MATMUL_DECODE(NAME, EPILOGUE, ROWS, TOKENS, SPLITS, PER, CHUNKS)                       \
-  extern "C" __global__ void __launch_bounds__(                                                \
-      Tiling<ROWS, TOKENS, SPLITS, PER, CHUNKS>::THREADS, PER)                                 \
-      NAME##_##ROWS##_##TOKENS##_##SPLITS##_##PER##_##CHUNKS(                                  \
-          const __grid_constant__ TensorMap w, const __grid_constant__ TensorMap x, Step step, \
-          Product p) {                                                                         \
-    multiply<Tiling<ROWS, TOKENS, SPLITS, PER, CHUNKS>, Epilogue::EPILOGUE>(w, x, step, p);    \
+#define MATMUL_DECODE(NAME, EPILOGUE, ROWS, TOKENS, SPLITS, PER, CHUNKS)                           \
+  extern "C" __global__ void __launch_bounds__(Tiling<ROWS, TOKENS, SPLITS, PER, CHUNKS>::THREADS, \
+                                               PER)                                                \
+      NAME##_##ROWS##_##TOKENS##_##SPLITS##_##PER##_##CHUNKS(const __grid_constant__ TensorMap w,  \
+                                                             const __grid_constant__ TensorMap x,  \
+                                                             Step step, Product p) {               \
+    multiply<Tiling<ROWS, TOKENS, SPLITS, PER, CHUNKS>, Epilogue::EPILOGUE>(w, x, step, p);        \
   }
 
 #endif

@@ -62,7 +62,7 @@ pub(super) fn norm(
     {
         let view = PendingView::new(cx, add);
         let product = add.y.deferred.take_product().expect("seen above");
-        return product.queue_residual(cx, &view, residual, (weight.data.address(), eps), out);
+        return product.queue_residual(cx, &view, (weight.data.address(), eps), [residual, out]);
     }
     let view = add.as_ref().map_or_else(PendingView::none, |add| PendingView::new(cx, add));
     let kernel = variant(cx, "norm", add.map_or(Dtype::F32, |add| add.y.dtype));

@@ -36,9 +36,9 @@ struct Tiling {
   static constexpr u32 FIT = (PER_PROCESSOR == 1 ? 208 : 102) * 1024 / (W_BYTES + X_BYTES);
   static constexpr u32 STAGES = FIT < 8 ? FIT : 8;
   // Tokens whose sums a block of the cluster adds up.
-  static constexpr u32 SHARE = SPLITS == 1            ? TOKENS
+  static constexpr u32 SHARE = SPLITS == 1           ? TOKENS
                                : TOKENS < 8 * SPLITS ? 8
-                                                      : (TOKENS / SPLITS + 7) / 8 * 8;
+                                                     : (TOKENS / SPLITS + 7) / 8 * 8;
   // Items of a stage of low ranks (low_rank.cuh): bytes of an item's `s`, and how many fit.
   static constexpr u32 S_BYTES = (TOKENS < 16 ? TOKENS : 16) * 32;
   static constexpr u32 ITEMS = X_BYTES / S_BYTES < 4 ? X_BYTES / S_BYTES : 4;
@@ -67,9 +67,7 @@ struct Cursor {
   u32 stage = 0, parity = 0;
 
   // Where `steps` stages after the first leave it.
-  __device__ static Cursor after(u32 steps) {
-    return {steps % T::STAGES, steps / T::STAGES % 2};
-  }
+  __device__ static Cursor after(u32 steps) { return {steps % T::STAGES, steps / T::STAGES % 2}; }
   __device__ void advance() {
     if (++stage == T::STAGES) stage = 0, parity ^= 1;
   }
@@ -119,8 +117,12 @@ struct Work {
     const u32 all = (inputs + T::CHUNKS * CHUNK - 1) / (T::CHUNKS * CHUNK);
     const u32 step = pairs * split / T::SPLITS * OF_PAIR;
     const u32 end = least(pairs * (split + 1) / T::SPLITS * OF_PAIR, all);
-    return {blockIdx.x / T::SPLITS, gridDim.x / T::SPLITS, (outputs + T::ROWS - 1) / T::ROWS, step,
-            end - step, split};
+    return {blockIdx.x / T::SPLITS,
+            gridDim.x / T::SPLITS,
+            (outputs + T::ROWS - 1) / T::ROWS,
+            step,
+            end - step,
+            split};
   }
 };
 

@@ -19,7 +19,7 @@ pub struct Matrix {
     pub(super) rows: usize,
     pub(super) cols: usize,
     /// For products that copy it in boxes.
-    pub(super) map: Option<WeightsMap>,
+    pub(super) map: Option<Arc<WeightsMap>>,
 }
 
 impl Matrix {
@@ -32,7 +32,7 @@ impl Matrix {
         let (dtype, [rows, cols]) = (source.dtype(), source.shape());
         let data = DeviceBuffer::new(device, source.bytes(), "weights")?;
         upload.send(source, &data)?;
-        let map = matmul::weights_map(device, &data, dtype, [rows, cols]);
+        let map = matmul::weights_map(device, &data, dtype, [rows, cols]).map(Arc::new);
         Ok(Self { data, dtype, rows, cols, map })
     }
 }

@@ -4,7 +4,7 @@ use std::{ffi::c_void, ptr, thread, time::Duration};
 
 use cudarc::driver::{CudaEvent, sys};
 
-use super::Cuda;
+use super::{Cuda, Tensor};
 use crate::Timed;
 
 /// Longer than it takes to queue a step, launch by launch.
@@ -34,5 +34,9 @@ impl Timed for Cuda {
         // SAFETY: the function takes no data and calls nothing of CUDA.
         let queued = unsafe { sys::cuLaunchHostFunc(stream, Some(sleep), ptr::null_mut()) };
         queued.result().expect("a pause on the stream");
+    }
+
+    fn is_deferred(&self, tensor: &Tensor) -> bool {
+        tensor.deferred.product().is_some()
     }
 }

@@ -46,7 +46,7 @@ impl Plan {
             (len, random.below(len))
         };
         let whole = random.below(2) == 0;
-        let mut width = || if whole { 64 * (1 + random.below(4)) } else { 1 + random.below(150) };
+        let mut width = || if whole { 64 * (1 + random.below(4)) } else { 5 + random.below(150) };
         let (hidden, intermediate) = (width(), width());
         Self {
             dtype: if whole { Dtype::Bf16 } else { DTYPES[random.below(3)] },

@@ -54,6 +54,16 @@ impl Reads<'_> {
             Stage::Product(ProductStage::Head) => {
                 self.config.vocabulary * self.config.hidden * self.dtype.size()
             }
+            Stage::Finished(product) => {
+                let reader = match product {
+                    ProductStage::Qkv => self.expanded(&[Site::Qkv], adapters),
+                    ProductStage::Output => self.expanded(&[Site::Output], adapters),
+                    ProductStage::GateUp => self.expanded(&[Site::GateUp], adapters),
+                    ProductStage::Down => self.expanded(&[Site::Down], adapters),
+                    ProductStage::Head => self.bytes(Stage::Sample, adapters),
+                };
+                self.bytes(Stage::Product(product), adapters) + reader
+            }
             Stage::Attention => {
                 let tokens = f64::from(self.rows) * f64::from(self.context);
                 floor::kv_bytes(self.config, self.dtype, tokens) as usize
@@ -174,6 +184,11 @@ mod tests {
             .sum();
         let read: usize = lora.into_iter().map(|stage| reads.bytes(stage, &adapters)).sum();
         assert_eq!(read, 2 * config.layers * elements * 2);
+        let finished = |product| reads.bytes(Stage::Finished(product), &adapters);
+        let of_layers: usize = PRODUCTS[..4].iter().map(|&product| finished(product)).sum();
+        let shrunk = reads.bytes(Stage::Shrink, &adapters);
+        let head = product(ProductStage::Head);
+        assert_eq!(of_layers, products - head + read - shrunk);
         assert!(lora.into_iter().all(|stage| reads.bytes(stage, &[]) == 0));
     }
 

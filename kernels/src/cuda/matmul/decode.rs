@@ -5,6 +5,8 @@
 
 mod tiling;
 
+use std::sync::Arc;
+
 use super::super::{
     Context, Matrix, Tensor,
     deferred::Deferred,
@@ -24,7 +26,6 @@ pub(in crate::cuda) const ROWS_MAX: usize = 128;
 const WEIGHT_BOX: usize = 64;
 
 /// How the kernels copy a matrix `[outputs, inputs]`.
-#[derive(Clone, Copy)]
 pub(in crate::cuda) struct WeightsMap {
     plain: TensorMap,
     /// With eights of the first half and of the second in turn, where they are whole.
@@ -75,9 +76,9 @@ struct ProductView {
 unsafe impl Parameter for ProductView {}
 
 /// `y = x w^T` for few rows, not yet queued. What it names outlives it: see [`Deferred`].
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(in crate::cuda) struct Product {
-    map: WeightsMap,
+    map: Arc<WeightsMap>,
     /// `x` `[rows, inputs]` in bf16, and the bytes that its tensor has.
     x: u64,
     x_bytes: usize,
@@ -88,12 +89,12 @@ pub(in crate::cuda) struct Product {
 }
 
 /// Defers `y = x w^T`: `x` `[rows, in]` and `w` `[out, in]` bf16, `rows` at most [`ROWS_MAX`].
-pub(super) fn defer(x: &Tensor, (w, map): (&Matrix, &WeightsMap), y: &mut Tensor) {
+pub(super) fn defer(x: &Tensor, (w, map): (&Matrix, &Arc<WeightsMap>), y: &mut Tensor) {
     assert!((1..=ROWS_MAX).contains(&x.rows.bound), "few rows");
     assert_eq!((x.dtype, w.dtype), (Dtype::Bf16, Dtype::Bf16));
     y.become_rows(x.rows, Dtype::F32);
     y.deferred.set(Deferred::Product(Product {
-        map: *map,
+        map: Arc::clone(map),
         x: x.data.address(),
         x_bytes: x.data.len(),
         x_scale: x.scale.get(),
@@ -137,9 +138,8 @@ impl Product {
         self,
         cx: &mut Context,
         pending: &PendingView,
-        residual: &Tensor,
         (weight, eps): (u64, f32),
-        out: &Tensor,
+        [residual, out]: [&Tensor; 2],
     ) {
         self.assert_fits(residual, self.outputs);
         self.assert_fits(out, self.outputs);
@@ -175,7 +175,7 @@ impl Product {
         }
     }
 
-    fn launch(self, cx: &mut Context, epilogue: Epilogue, view: ProductView) {
+    fn launch(&self, cx: &mut Context, epilogue: Epilogue, view: ProductView) {
         let ProductView { rows, inputs, outputs, .. } = view;
         let processors = cx.device.processors;
         let tiling = Tiling::new(epilogue, rows, [outputs, inputs], processors);
