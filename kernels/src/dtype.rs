@@ -4,8 +4,9 @@
 ///
 /// Storage also fixes what a product sees: against `Bf16` weights the activations are rounded to
 /// bf16 first, on every path, so that paths differ only in the order of accumulation; against
-/// `F16` and `F32` weights they stay `f32`. The low rank of a LoRA product, queries and attention
-/// weights are no such activations: they stay `f32`.
+/// `F16` and `F32` weights they stay `f32`. Queries and attention weights are no such activations:
+/// they stay `f32`. So does the low rank of a LoRA product, except where tensor cores multiply it
+/// with bf16 tiles: there it is rounded to bf16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dtype {
     /// IEEE single precision.

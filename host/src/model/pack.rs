@@ -7,6 +7,7 @@
 
 use std::{ops::Range, sync::Arc};
 
+use half::{bf16, f16};
 use switchyard_kernels::{
     Dtype, HostMatrix, Linear, LinearTiles, MAX_RANK, RANK_CHUNK, TILE_ALIGN, Tile, TileMap,
 };
@@ -19,7 +20,7 @@ const RANK_ALIGN: usize = 8;
 const LONG_ALIGN: usize = 64;
 
 /// Why an adapter cannot be packed for a pool.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum PackError {
     /// A linear's rank is beyond what the kernels take.
     #[error("layer {layer}, {linear:?}: rank {rank} is not in 1..={MAX_RANK}")]
@@ -30,6 +31,22 @@ pub enum PackError {
         linear: Linear,
         /// Its rank.
         rank: usize,
+    },
+    /// A weight is infinite or not a number. Kernels multiply tiles with zeros for rows of other
+    /// adapters, so that it would spread to them.
+    #[error(
+        "layer {layer}, {linear:?}: a weight of {matrix} is {value}, where all have to be finite; \
+         train or export the adapter again"
+    )]
+    NotFinite {
+        /// Decoder layer.
+        layer: usize,
+        /// The linear.
+        linear: Linear,
+        /// `A` or `B`.
+        matrix: &'static str,
+        /// The first such weight.
+        value: f32,
     },
     /// The model's KV page is so small that no tile fits half of it.
     #[error("a pool slab of {slab_bytes} bytes is too small for LoRA tiles")]
@@ -51,6 +68,7 @@ impl LoraWeights {
         let mut linears = vec![None; config.layers * Linear::ALL.len()];
         for lora in &self.linears {
             lora.assert_fits(config);
+            lora.check_finite()?;
             let entry = &mut linears[lora.layer * Linear::ALL.len() + lora.linear as usize];
             assert!(entry.is_none(), "two entries for {:?} of layer {}", lora.linear, lora.layer);
             *entry = Some(lora.cut(slab_bytes)?);
@@ -87,6 +105,16 @@ impl LoraLinear {
         assert_eq!((self.a.cols, self.b.rows), (input, out), "shapes of {:?}", self.linear);
         assert_eq!(self.a.rows, self.b.cols, "rank of A and of B");
         assert_eq!(self.a.dtype, self.b.dtype, "element type of A and of B");
+    }
+
+    fn check_finite(&self) -> Result<(), PackError> {
+        for (matrix, weights) in [("A", &self.a), ("B", &self.b)] {
+            if let Some(value) = first_not_finite(weights) {
+                let Self { layer, linear, .. } = *self;
+                return Err(PackError::NotFinite { layer, linear, matrix, value });
+            }
+        }
+        Ok(())
     }
 
     /// Geometry without places.
@@ -127,6 +155,25 @@ impl LoraLinear {
         let true_ranks = tile.ranks.start..tile.ranks.end.min(self.b.cols as u32);
         for (out, row) in tile.long.clone().zip(to.chunks_mut(tile.ranks.len() * size)) {
             row[..true_ranks.len() * size].copy_from_slice(span(&self.b, out, true_ranks.clone()));
+        }
+    }
+}
+
+/// The first weight that is infinite or not a number.
+fn first_not_finite(matrix: &HostMatrix) -> Option<f32> {
+    let bytes = matrix.data.bytes();
+    let half = |pair: &[u8]| u16::from_le_bytes([pair[0], pair[1]]);
+    let odd = |value: &f32| !value.is_finite();
+    match matrix.dtype {
+        Dtype::F32 => {
+            let word = |word: &[u8]| f32::from_le_bytes([word[0], word[1], word[2], word[3]]);
+            bytes.chunks_exact(4).map(word).find(odd)
+        }
+        Dtype::F16 => {
+            bytes.chunks_exact(2).map(|pair| f16::from_bits(half(pair)).to_f32()).find(odd)
+        }
+        Dtype::Bf16 => {
+            bytes.chunks_exact(2).map(|pair| bf16::from_bits(half(pair)).to_f32()).find(odd)
         }
     }
 }

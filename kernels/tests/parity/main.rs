@@ -15,7 +15,7 @@ mod truths;
 
 use proptest::prelude::*;
 use switchyard_kernels::{
-    Backend,
+    Backend, Dtype,
     cpu::{Cpu, Isa},
 };
 
@@ -58,6 +58,12 @@ pub(crate) fn assert_same_bits(name: &str, got: &[f32], expected: &[f32]) {
     for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
         assert_eq!(got.to_bits(), expected.to_bits(), "{name}[{i}]: {got} and {expected}");
     }
+}
+
+/// What is allowed beside the order of sums: the activations of a product beside bf16 weights may
+/// lie on the border of two halves, as they come out of another product.
+fn tolerance(output: &str, dtype: Dtype) -> f32 {
+    if dtype == Dtype::Bf16 && ["product", "sum"].contains(&output) { 5e-3 } else { 1e-5 }
 }
 
 /// Fills the pages before the batch under test, then runs it.
@@ -112,7 +118,8 @@ proptest! {
         for isa in paths() {
             let outputs = on(isa, 2, &case, seed);
             for (output, expected) in outputs.iter().zip(&expected) {
-                assert_close(output.name, &output.values, &expected.values);
+                let tolerance = tolerance(output.name, case.shape.dtype);
+                assert_within(tolerance, output.name, &output.values, &expected.values);
             }
         }
     }

@@ -328,7 +328,8 @@ impl<'a, B: Backend> Rig<'a, B> {
         let delta = Some(Delta { shrunk: &s, layer: LAYER, site });
         let pending = Pending { y: &y, bias: Some(&bias), delta };
         match site {
-            Site::Qkv => self.backend.rope_store(LAYER, pending, &mut out),
+            // Into pages that nobody attends over.
+            Site::Qkv => self.backend.rope_store(0, pending, &mut out),
             Site::GateUp => self.backend.activate(pending, &mut out),
             Site::Output | Site::Down => {
                 let weight = self.backend.vector(&Random(self.seed).values(width)).unwrap();

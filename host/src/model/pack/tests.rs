@@ -124,3 +124,24 @@ fn refuses_what_no_kernel_takes() {
     assert_eq!(pack(16, 255), Some(PackError::SlabTooSmall { slab_bytes: 255 }));
     assert_eq!(pack(256, 8192), None);
 }
+
+#[test]
+fn refuses_what_would_spread_to_other_rows() {
+    let values = [(Dtype::F32, vec![0, 0, 0x80, 0x7f]), (Dtype::Bf16, vec![0xc0, 0xff])];
+    for (dtype, bits) in values {
+        let mut weights = LoraWeights::random(&tiny(), dtype, 4, 1);
+        let lora = &mut weights.linears[3];
+        let (layer, linear) = (lora.layer, lora.linear);
+        let mut b = HostMatrix::zeroed(dtype, lora.b.rows, lora.b.cols);
+        b.data.bytes_mut()[5 * bits.len()..][..bits.len()].copy_from_slice(&bits);
+        lora.b = b;
+        let packed = weights.pack(&tiny(), &ImageMemory::pageable(8192), ID);
+        let error = packed.err().expect("refused");
+        let text = error.to_string();
+        assert!(
+            text.starts_with(&format!("layer {layer}, {linear:?}: a weight of B is ")),
+            "{text}"
+        );
+        assert!(text.contains("inf") || text.contains("NaN"), "{text}");
+    }
+}
