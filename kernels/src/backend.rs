@@ -136,7 +136,8 @@ pub trait Backend: Sized + Send + 'static {
         weight: (&Self::Vector, f32),
         out: &mut Self::Tensor,
     );
-    /// `y = x w^T`: `x` `[rows, in]`, `w` `[out, in]`, `y` `[rows, out]`.
+    /// `y = x w^T`: `x` `[rows, in]`, `w` `[out, in]`, `y` `[rows, out]`. It may be put off until
+    /// `y` is read: until then `x` stays as it is.
     fn matmul(&mut self, x: &Self::Tensor, w: &Self::Matrix, y: &mut Self::Tensor);
     /// `out[row] = scale * x[row] A^T` of the row's adapter for every linear of the site; the
     /// layout is that of [`crate::Delta::shrunk`].

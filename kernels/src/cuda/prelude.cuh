@@ -10,7 +10,6 @@ using u64 = unsigned long long;
 
 constexpr u32 WARP = 32;
 constexpr u32 PAGE_TOKENS = 16;
-constexpr u32 GROUP_ROWS = 4;
 constexpr u32 NO_ADAPTER = 0xffffffffu;
 constexpr u32 DRAWN = 1u << 31;
 
@@ -170,7 +169,7 @@ struct Piece {
 };
 
 struct Counts {
-  u32 rows, sequences, pieces, groups, logits;
+  u32 rows, sequences, pieces, logits;
 };
 
 struct Step {
@@ -182,7 +181,6 @@ struct Step {
   const u32* seq_indptr;    // [sequences + 1] first row of each sequence
   const u32* page_indptr;   // [sequences + 1]
   const Piece* pieces;      // [pieces] cover the rows in order
-  const Piece* groups;      // [groups] pieces of at most GROUP_ROWS rows
   const u32* logit_rows;    // [logits]
   const u32* page_indices;  // slabs of each sequence's pages, in order
 };

@@ -14,8 +14,6 @@ use crate::{Batch, DeviceError, RowToken};
 
 /// Rows that share a pass over an adapter's tiles: the height of a tensor-core tile.
 pub(super) const PIECE_ROWS: u32 = 16;
-/// Rows whose sums a thread has side by side where rows are few.
-const GROUP_ROWS: u32 = 4;
 /// Slot of a piece of base rows.
 const NO_ADAPTER: u32 = u32::MAX;
 /// `DRAWN` of `prelude.cuh`: marks a row's token as one of the latest draw.
@@ -25,7 +23,7 @@ const FIRST_WORDS: usize = 1 << 16;
 /// What images are, for errors.
 const WHAT: &str = "a step's batch";
 /// Words of an image ahead of its arrays, `Counts` of `prelude.cuh`.
-const COUNT_WORDS: usize = 5;
+const COUNT_WORDS: usize = 4;
 
 /// Rows of decoding steps are rounded up to one of these, so that few classes serve all batches.
 const CLASS_ROWS: [u32; 13] = [1, 2, 4, 8, 16, 24, 32, 48, 64, 80, 96, 112, 128];
@@ -60,12 +58,11 @@ impl Class {
     /// The bounds of its steps. `pages` sizes what is allocated, not what is launched.
     fn extent(self, pages: u32) -> Extent {
         let Self { rows, longest_pages, has_lora } = self;
-        let parts = |most| if has_lora { rows } else { rows.div_ceil(most) };
+        let pieces = if has_lora { rows } else { rows.div_ceil(PIECE_ROWS) };
         Extent {
             rows,
             sequences: rows,
-            pieces: parts(PIECE_ROWS),
-            groups: parts(GROUP_ROWS),
+            pieces,
             logits: rows,
             longest_part: 1,
             shortest_part: 1,
@@ -101,7 +98,7 @@ struct Pinned {
     copied: Option<CudaEvent>,
 }
 
-const ARRAYS: usize = 9;
+const ARRAYS: usize = 8;
 
 /// Upper bounds of a step's counts, by which grids are sized.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -109,7 +106,6 @@ pub(super) struct Extent {
     pub(super) rows: u32,
     pub(super) sequences: u32,
     pub(super) pieces: u32,
-    pub(super) groups: u32,
     pub(super) logits: u32,
     /// Rows of the longest sequence's part of the batch.
     pub(super) longest_part: u32,
@@ -131,7 +127,7 @@ pub(super) struct StepView {
     arrays: [u64; ARRAYS],
 }
 
-// SAFETY: the layout of `Step` in `prelude.cuh`: ten addresses.
+// SAFETY: the layout of `Step` in `prelude.cuh`: nine addresses.
 unsafe impl Parameter for StepView {}
 
 impl Step {
@@ -148,8 +144,8 @@ impl Step {
         batch.assert_consistent();
         self.number += 1;
         let (tokens, sequences) = (row_tokens(batch), row_sequences(batch));
-        let (pieces, groups) = (parts(batch, PIECE_ROWS), parts(batch, GROUP_ROWS));
-        let counts = extent(batch, [&pieces, &groups].map(|parts| parts.len() as u32 / 3));
+        let pieces = pieces(batch);
+        let counts = extent(batch, pieces.len() as u32 / 3);
         let class = Class::of(&counts);
         self.extent = class.map_or(counts, |class| class.extent(counts.pages));
         self.live = [counts.rows as usize, counts.logits as usize];
@@ -163,7 +159,6 @@ impl Step {
             (&batch.seq_indptr, bound.sequences + 1),
             (&batch.page_indptr, bound.sequences + 1),
             (&pieces, 3 * bound.pieces),
-            (&groups, 3 * bound.groups),
             (&batch.logit_rows, bound.logits),
             (&batch.page_indices, counts.pages),
         ];
@@ -184,8 +179,8 @@ impl Step {
             start
         };
         let bytes = self.pinned.image.bytes_mut();
-        let Extent { rows, sequences, pieces, groups, logits, .. } = counts;
-        append(&[rows, sequences, pieces, groups, logits], COUNT_WORDS, bytes);
+        let Extent { rows, sequences, pieces, logits, .. } = counts;
+        append(&[rows, sequences, pieces, logits], COUNT_WORDS, bytes);
         self.starts = arrays.map(|(array, room)| append(array, room as usize, bytes));
         self.image.write_pinned(0, &self.pinned.image, words * 4);
         let copied = self.device.stream().record_event(None).expect("an event after the copy");
@@ -248,27 +243,26 @@ fn row_sequences(batch: &Batch) -> Vec<u32> {
     sequences
 }
 
-/// `[parts, 3]`: first row, rows, slot, of runs of at most so many rows. They start at the
+/// `[pieces, 3]`: first row, rows, slot, of runs of at most [`PIECE_ROWS`]. They start at the
 /// segments' starts, so that how a segment is cut depends on its rows alone.
-fn parts(batch: &Batch, rows_max: u32) -> Vec<u32> {
-    let mut parts = Vec::new();
+fn pieces(batch: &Batch) -> Vec<u32> {
+    let mut pieces = Vec::new();
     for segment in &batch.segments {
         let slot = segment.adapter.map_or(NO_ADAPTER, |slot| slot.0);
-        for first in segment.rows.clone().step_by(rows_max as usize) {
-            parts.extend([first, rows_max.min(segment.rows.end - first), slot]);
+        for first in segment.rows.clone().step_by(PIECE_ROWS as usize) {
+            pieces.extend([first, PIECE_ROWS.min(segment.rows.end - first), slot]);
         }
     }
-    parts
+    pieces
 }
 
-fn extent(batch: &Batch, [pieces, groups]: [u32; 2]) -> Extent {
+fn extent(batch: &Batch, pieces: u32) -> Extent {
     let longest = |indptr: &[u32]| indptr.windows(2).map(|b| b[1] - b[0]).max().unwrap_or(0);
     let shortest = |indptr: &[u32]| indptr.windows(2).map(|b| b[1] - b[0]).min().unwrap_or(0);
     Extent {
         rows: batch.rows() as u32,
         sequences: batch.sequences() as u32,
         pieces,
-        groups,
         logits: batch.logit_rows.len() as u32,
         longest_part: longest(&batch.seq_indptr),
         shortest_part: shortest(&batch.seq_indptr),
@@ -290,6 +284,6 @@ mod tests {
         let batch = Batch { segments, ..Batch::default() };
         let expected =
             [[0, 3, NO_ADAPTER], [3, 16, 7], [19, 16, 7], [35, 16, 0], [51, 1, 0]].concat();
-        assert_eq!(parts(&batch, PIECE_ROWS), expected);
+        assert_eq!(pieces(&batch), expected);
     }
 }
