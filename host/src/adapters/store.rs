@@ -192,10 +192,12 @@ impl AdapterStore {
         });
         // A panic has been reported where it happened.
         let image = read.await.ok().and_then(Result::ok);
-        for waiter in self.waiters().remove(&id).into_iter().flatten() {
-            // One that has gone away needs no answer.
-            drop(waiter.send(image.clone()));
-        }
+        let mut waiters = self.waiters().remove(&id).unwrap_or_default();
+        // The last gets this hold on the image, so that who has been answered and lets go is the
+        // last to do so. One that has gone away needs no answer.
+        let last = waiters.pop();
+        waiters.into_iter().for_each(|waiter| drop(waiter.send(image.clone())));
+        drop(last.map(|waiter| waiter.send(image)));
     }
 
     /// Whether anybody still waits; if not, the read is as good as never asked for.
