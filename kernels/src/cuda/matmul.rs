@@ -6,9 +6,9 @@
 //! | [`library`] | bf16 by bf16 | bf16 |
 //! | [`plain`] | everything | f32 |
 //!
-//! The first that takes a product computes it; [`decode`] once its reader is known. What up to [`decode::ROWS_MAX`] rows get does not
-//! depend on how many they are. None looks at the step: all rows of `x` are multiplied, and nobody
-//! reads those that a captured launch has beyond the batch.
+//! The first that takes a product computes it; [`decode`] once its reader is known. What up to
+//! [`decode::ROWS_MAX`] rows get does not depend on how many they are. None looks at the step: all
+//! rows of `x` are multiplied, and nobody reads those that a captured launch has beyond the batch.
 
 mod decode;
 mod library;
