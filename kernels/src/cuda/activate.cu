@@ -8,9 +8,6 @@ constexpr u32 OUTPUTS = 128;
 constexpr u32 WARP_COLUMNS = 2 * OUTPUTS / (THREADS / WARP);
 constexpr u32 STRIDE = 2 * OUTPUTS + 8;  // of delta: gate, then up; see `expand`
 
-// As the CPU: 1 / (1 + infinity) = 0 where the gate is far below zero.
-__device__ inline float silu(float x) { return x / (1 + expf(-x)); }
-
 // Columns first..first + outputs of out. `delta`: [PIECE_ROWS, STRIDE] or null.
 template <class T, class Y, int V>
 __device__ void gate_rows(const Pending& pending, const Piece& piece, u32 first, u32 outputs,

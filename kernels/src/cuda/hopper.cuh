@@ -115,9 +115,6 @@ __device__ inline uint4 load_shared_4(u32 shared) {
                : "memory");
   return v;
 }
-__device__ inline float load_shared_float(u32 shared) {
-  return __uint_as_float(load_shared_1(shared));
-}
 
 // ---- clusters
 

@@ -26,15 +26,7 @@ struct Product {
   float eps;
 };
 
-// Columns whose squares are added up to one.
-constexpr u32 PART = 64;
-// Words of a row of squares: whole 16 bytes.
-__device__ inline u32 parts_of(u32 columns) { return (columns + 4 * PART - 1) / (4 * PART) * 4; }
-
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-
-// As activate.cu.
-__device__ inline float silu(float x) { return x / (1 + expf(-x)); }
 
 // What each row of the product is to be multiplied with. Eight lanes take a row, in the same order
 // for every batch. For the helping warp.

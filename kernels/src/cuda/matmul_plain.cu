@@ -11,16 +11,6 @@ constexpr u32 SIDE = 16;  // threads along either side of a tile
 constexpr u32 STEP = 32;
 constexpr u32 OUTPUTS = 4;  // of a thread
 
-// What a product sees of an activation: rounded to bf16 beside bf16 weights (dtype.rs).
-template <class W, class X>
-__device__ inline float seen(X x) {
-  return to_float(x);
-}
-template <>
-__device__ inline float seen<bf16, float>(float x) {
-  return to_float(from_float<bf16>(x));
-}
-
 // STEP inputs from `input` of LINES lines from `line`, as [STEP][LINES + 1] floats; zeros beyond
 // the matrix.
 template <u32 LINES, class T, class F>

@@ -201,7 +201,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   __shared__ float sum;
   release_successor();
   wait_for_predecessor();
-  const u32 parts = (cols + 63) / 64, stride = (parts + 3) / 4 * 4;
+  const u32 parts = (cols + PART - 1) / PART, stride = parts_of(cols);
   if (threadIdx.x < WARP) {
     float part = 0;
     for (u32 i = threadIdx.x; i < parts; i += WARP) part += squares[u64(blockIdx.x) * stride + i];

@@ -53,6 +53,25 @@ __device__ inline f16 from_float<f16>(float x) {
   return y;
 }
 
+// What a product with weights of type W sees of an activation: rounded to bf16 beside bf16 weights
+// (dtype.rs).
+template <class W, class X>
+__device__ inline float seen(X x) {
+  return to_float(x);
+}
+template <>
+__device__ inline float seen<bf16, float>(float x) {
+  return to_float(from_float<bf16>(x));
+}
+
+// As the CPU: 1 / (1 + infinity) = 0 where the gate is far below zero.
+__device__ inline float silu(float x) { return x / (1 + expf(-x)); }
+
+// Columns of a row whose squares are added up to one, where a product leaves the root of their mean
+// to the readers of its row; and words of a row of such sums, whole 16 bytes (tensor.rs).
+constexpr u32 PART = 64;
+__device__ inline u32 parts_of(u32 columns) { return (columns + 4 * PART - 1) / (4 * PART) * 4; }
+
 // Two neighbours in one word, the first in the low half.
 __device__ inline u32 pack_bf16(float low, float high) {
   u32 y;
@@ -150,11 +169,6 @@ __device__ inline void wait_for_predecessor() {
 __device__ inline float warp_sum(float x) {
 #pragma unroll
   for (int offset = 16; offset; offset /= 2) x += __shfl_xor_sync(~0u, x, offset);
-  return x;
-}
-__device__ inline float warp_max(float x) {
-#pragma unroll
-  for (int offset = 16; offset; offset /= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, offset));
   return x;
 }
 

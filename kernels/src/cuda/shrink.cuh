@@ -24,16 +24,6 @@ __device__ inline bool is_aligned(const Chunk& chunk, u32 in) {
   return all % LANE_INPUTS == 0;
 }
 
-// What a product with weights of type A sees of an activation.
-template <class A, class X>
-__device__ inline float operand(X x) {
-  return to_float(x);
-}
-template <>
-__device__ inline float operand<bf16, float>(float x) {
-  return to_float(from_float<bf16>(x));
-}
-
 // A chunk for one piece without alignment: a warp takes a rank and ROWS rows at a time, its lanes
 // every 32nd input.
 template <class X, class A, u32 ROWS>
@@ -50,7 +40,7 @@ __device__ inline void multiply_plain(const Chunk& chunk, const X* x, u32 in, co
         const float weight = to_float(a[k]);
 #pragma unroll
         for (u32 row = 0; row < ROWS; row++)
-          if (first + row < piece.rows) sums[row] += operand<A>(rows[u64(row) * in + k]) * weight;
+          if (first + row < piece.rows) sums[row] += seen<A>(rows[u64(row) * in + k]) * weight;
       }
     }
 #pragma unroll

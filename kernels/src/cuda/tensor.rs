@@ -61,7 +61,7 @@ pub(super) struct RowScale {
     pub(super) eps: f32,
 }
 
-/// `PART` of `matmul_decode.cuh`.
+/// `PART` of `prelude.cuh`.
 const PART: usize = 64;
 
 /// Words of a row of squares, whole 16 bytes.
