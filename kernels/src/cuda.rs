@@ -60,7 +60,7 @@ use pool::Pool;
 pub use replay::ReplayCounts;
 pub use sample::Draw;
 use sample::Sampler;
-use shrink::Taken;
+use shrink::{Signals, Taken};
 use step::Step;
 pub use tensor::{Matrix, Tensor, Vector};
 use upload::Upload;
@@ -97,6 +97,7 @@ struct Context {
     sampler: Sampler,
     splits: Splits,
     taken: Taken,
+    signals: Signals,
 }
 
 impl Context {
@@ -110,6 +111,7 @@ impl Context {
         // SAFETY: modules live as long as the context; the caller answers for the rest.
         let launch = unsafe { Launch::new(function, grid, parameters) };
         self.device.launch(launch);
+        self.signals.pass();
     }
 
     /// Element type of activations that feed a product: bf16 beside bf16 weights, else f32.
@@ -138,6 +140,7 @@ impl Cuda {
         let (adapters, sampler) = (AdapterTable::empty(&device)?, Sampler::new(&device)?);
         let (splits, upload) = (Splits::empty(&device)?, Upload::new(&device));
         let (taken, loader) = (Taken::new(&device)?, Loader::new(&device)?);
+        let signals = Signals::new(&device)?;
         let cx = Context {
             device,
             modules,
@@ -149,6 +152,7 @@ impl Cuda {
             sampler,
             splits,
             taken,
+            signals,
         };
         Ok(Self { cx, upload })
     }

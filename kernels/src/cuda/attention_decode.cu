@@ -18,12 +18,13 @@ constexpr u32 WARP_PAGES = 4;
 constexpr u32 SPLIT_PAGES = WARPS * WARP_PAGES;
 constexpr u32 SPLIT_TOKENS = SPLIT_PAGES * PAGE_TOKENS;
 
-// Slots of a warp. Up to heads of 128, what leaves room for four blocks on a multiprocessor.
+// Slots of a warp. Up to heads of 128, what leaves room for four blocks on a multiprocessor; else
+// for three.
 template <u32 DIM>
 constexpr u32 SLOTS = DIM <= 128 ? 384 / DIM : 2;
 // Chunks of a warp's slots.
 template <u32 DIM>
-constexpr u32 AREA = SLOTS<DIM> * CHUNKS<DIM> * WARP;
+constexpr u32 AREA = SLOTS<DIM> * SLOT_CHUNKS<DIM>;
 
 // What the blocks of a sequence leave for its last one. `HEADS * (DIM + 2)` floats: o [HEADS, DIM],
 // m [HEADS], l [HEADS].
@@ -63,17 +64,15 @@ struct Shared {
 };
 
 // A warp's slots; in the end its share of a split.
-extern __shared__ Chunk dynamic_shared[];
+alignas(SLOT_ALIGN) extern __shared__ Chunk dynamic_shared[];
 template <u32 DIM>
 __device__ inline Outputs<DIM>& outputs(u32 warp) {
   static_assert(sizeof(Outputs<DIM>) <= AREA<DIM> * sizeof(Chunk), "room for a warp's share");
   return reinterpret_cast<Outputs<DIM>&>(dynamic_shared[warp * AREA<DIM>]);
 }
-// Where this lane's chunks begin.
 template <u32 DIM>
 __device__ inline Chunk* slot_at(u32 slot) {
-  const u32 warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-  return &dynamic_shared[warp * AREA<DIM> + slot * CHUNKS<DIM> * WARP + lane];
+  return &dynamic_shared[threadIdx.x / WARP * AREA<DIM> + slot * SLOT_CHUNKS<DIM>];
 }
 
 // A warp's pages of a split: page `i` is the split's page `i * WARPS + warp`.
@@ -106,14 +105,11 @@ struct Pages {
   // Brings half pages from page `first` on near: all but the newest token stood there before the
   // step.
   __device__ void prefetch(u32 half, u32 first) const {
-    constexpr u32 LINE = 128;
-    const u32 bytes = PAGE_TOKENS * head_dim * sizeof(bf16);
+    if (threadIdx.x % WARP > 0) return;
 #pragma unroll
     for (u32 i = first; i < WARP_PAGES; ++i) {
       if (!tokens(i)) break;
-      const u8* from = reinterpret_cast<const u8*>(at(half, i));
-      for (u32 to = threadIdx.x % WARP * LINE; to < bytes; to += WARP * LINE)
-        asm volatile("prefetch.global.L2 [%0];" ::"l"(from + to));
+      prefetch_bytes(at(half, i), PAGE_TOKENS * head_dim * sizeof(bf16));
     }
   }
 };
@@ -121,17 +117,14 @@ struct Pages {
 // Half pages in the order that they are taken: keys of all pages, then values.
 constexpr u32 ITEMS = 2 * WARP_PAGES;
 
-// Asks for an item whose slot is free. Each is a group of copies, one of a page that there is not,
-// or past the last, too.
+// Asks for an item whose slot is free: every lane of the warp is done with it. Each is a group of
+// copies, one of a page that there is not, or past the last, too.
 template <u32 DIM, bool FRESH>
 __device__ inline void request_item(const Pages<DIM, FRESH>& pages, u32 item) {
   const u32 i = item % WARP_PAGES;
-  Chunk* slot = slot_at<DIM>(item % SLOTS<DIM>);
-  if (item < ITEMS && pages.tokens(i)) {
-    if (item < WARP_PAGES)
-      request<DIM, KEYS>(slot, pages.at(KEYS, i), pages.head_dim, pages.stored(i));
-    else request<DIM, VALUES>(slot, pages.at(VALUES, i), pages.head_dim, pages.stored(i));
-  }
+  if (item < ITEMS && pages.tokens(i))
+    request<DIM>(slot_at<DIM>(item % SLOTS<DIM>), pages.at(item / WARP_PAGES, i), pages.head_dim,
+                 pages.stored(i));
   copy_commit();
 }
 template <u32 DIM, bool FRESH>
@@ -148,10 +141,8 @@ __device__ inline const Chunk* await_item(const Shared<DIM>& shared, const Pages
   const u32 i = item % WARP_PAGES;
   Chunk* slot = slot_at<DIM>(item % SLOTS<DIM>);
   copy_wait<SLOTS<DIM> - 1>();
-  if (pages.is_fresh(i)) {
-    if (item < WARP_PAGES) renew<DIM, KEYS>(slot, shared.rows, pages.stored(i));
-    else renew<DIM, VALUES>(slot, shared.rows, pages.stored(i));
-  }
+  if (pages.is_fresh(i)) renew<DIM>(slot, shared.rows[HEADS + item / WARP_PAGES], pages.stored(i));
+  __syncwarp();
   return slot;
 }
 
@@ -161,11 +152,14 @@ __device__ inline void attend(Shared<DIM>& shared, const Pages<DIM, FRESH>& page
   const float scale = score_scale(pages.head_dim);
   float s[WARP_PAGES][4], o[DIM / 16][4] = {};
   float m[2] = {-infinity(), -infinity()}, l[2] = {};
+  Queried<DIM> q;
+  load_queries<DIM>(q, shared.rows);
 #pragma unroll
   for (u32 i = 0; i < WARP_PAGES; ++i) {
     s[i][0] = s[i][1] = s[i][2] = s[i][3] = -infinity();
     const Chunk* keys = await_item(shared, pages, i);
-    if (pages.tokens(i)) score<DIM>(s[i], shared.rows, keys, scale, pages.tokens(i));
+    if (pages.tokens(i)) score<DIM>(s[i], q, keys, scale, pages.tokens(i));
+    __syncwarp();
     request_item(pages, i + SLOTS<DIM>);
 #pragma unroll
     for (u32 odd = 0; odd < 2; ++odd) m[odd] = fmaxf(m[odd], fmaxf(s[i][odd], s[i][2 + odd]));
@@ -183,12 +177,13 @@ __device__ inline void attend(Shared<DIM>& shared, const Pages<DIM, FRESH>& page
       }
       mix<DIM>(o, s[i], values);
     }
+    __syncwarp();
     request_item(pages, WARP_PAGES + i + SLOTS<DIM>);
   }
 #pragma unroll
   for (u32 odd = 0; odd < 2; ++odd) l[odd] = column_sum(l[odd]);
-  __syncwarp();  // outputs take the place of slots
   const u32 warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+  // In the place of slots.
   put_outputs<DIM>(outputs<DIM>(warp), o);
 #pragma unroll
   for (u32 odd = 0; odd < 2; ++odd) {
@@ -457,10 +452,10 @@ __device__ inline void decode(const Step& step, const Pool& pool, u32 layer, con
   });
 }
 
-// WHOLE: head_dim is DIM. Four blocks to a multiprocessor, so that 64 sequences of 8 key-value
-// heads are all under way at once.
+// WHOLE: head_dim is DIM. Four blocks to a multiprocessor up to heads of 128, so that 64 sequences
+// of 8 key-value heads are all under way at once.
 #define DECODE(NAME, DIM, WHOLE, FRESH)                                                    \
-  extern "C" __global__ void __launch_bounds__(THREADS, DIM < 256 ? 4 : 2)                 \
+  extern "C" __global__ void __launch_bounds__(THREADS, DIM < 256 ? 4 : 3)                 \
       attention_decode_##NAME(Step step, Pool pool, u32 layer, Queries queries, bf16* out, \
                               float* partials, u32* arrivals) {                            \
     decode<DIM, WHOLE, FRESH>(step, pool, layer, queries, out, partials, arrivals);        \

@@ -1,9 +1,9 @@
 // Half pages - keys or values - of attention while it decodes: from the pool into slots of shared
 // memory, and from there into the fragments of its products.
 //
-// A lane reads back nothing but what it has copied itself, so slots need no barriers. A chunk of 16
-// bytes holds 8 neighbours of a head, so products run over a permutation of head_dim that queries
-// and keys, or values and outputs, share.
+// A warp asks for whole rows of a half page at once, half a line being as dear as a line. Its lanes
+// read what others of them have copied, so it meets between a slot's filling and its reading, and
+// between that and the next filling.
 #pragma once
 #include "attention.cuh"
 
@@ -15,104 +15,104 @@ constexpr u32 KEYS = 0, VALUES = 1;
 // Queries; then the newest key and value, where they are not in their page yet. Padded against bank
 // conflicts.
 template <u32 DIM>
-using Rows = bf16[HEADS + 2][DIM + 32];
+using Rows = bf16[HEADS + 2][DIM + 8];
 
 // 8 neighbours of a head.
 using Chunk = Pack<u32, 4>;
-// A lane's, of a half page; in a slot they stand WARP apart.
+// Of a token.
 template <u32 DIM>
-constexpr u32 CHUNKS = DIM / 16;
+constexpr u32 CHUNKS = DIM / 8;
+template <u32 DIM>
+constexpr u32 SLOT_CHUNKS = PAGE_TOKENS * CHUNKS<DIM>;
+// Tokens that a warp copies at once.
+template <u32 DIM>
+constexpr u32 COPIED = WARP / CHUNKS<DIM>;
+// Slots begin at multiples, so that chunks of an address change places by its bits.
+constexpr u32 SLOT_ALIGN = 8 * sizeof(Chunk);
 
-// Where a chunk begins in its half page.
-struct Place {
-  u32 token, element;
-};
-
-// A lane's chunk `i` is at `base_of() + step_of(i)`. Keys: tokens g (+ 8), elements 8 t + 32 j.
-// Values: tokens 2 t (+ 1, 8, 9), elements 8 g + 64 c. g = lane / 4, t = lane % 4.
-template <u32 HALF>
-__device__ inline Place base_of() {
-  const u32 g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
-  if (HALF == KEYS) return {g, 8 * t};
-  return {2 * t, 8 * g};
+// Where a token's chunk is in its slot. Of eight tokens in a row, like chunks are in different
+// banks.
+template <u32 DIM>
+__device__ inline u32 place(u32 token, u32 chunk) {
+  return token * CHUNKS<DIM> + (chunk ^ token % 8);
 }
-template <u32 DIM, u32 HALF>
-__device__ constexpr Place step_of(u32 i) {
-  if (HALF == KEYS) return {8 * (i / (DIM / 32)), 32 * (i % (DIM / 32))};
-  const u32 n = i / (DIM / 64), c = i % (DIM / 64);
-  return {n % 2 + 8 * (n / 2), 64 * c};
+// From a place in tokens 0..COPIED to its like `i * COPIED` tokens on; in bytes.
+template <u32 DIM>
+__device__ inline u32 tokens_on(u32 address, u32 i) {
+  return (address ^ i * COPIED<DIM> % 8 * sizeof(Chunk)) + i * WARP * sizeof(Chunk);
+}
+// From a place of chunk 0 or 1 to its like `2 * i` chunks on; in bytes.
+__device__ inline u32 chunks_on(u32 address, u32 i) {
+  return (address ^ 2 * i % 8 * sizeof(Chunk)) + 2 * i / 8 * SLOT_ALIGN;
 }
 
 // Brings `half_page` [PAGE_TOKENS, head_dim] to a slot, asynchronously. What lies behind the first
 // `tokens` or behind head_dim is not read but becomes zeros: its weights are 0, but 0 * NaN is not.
-template <u32 DIM, u32 HALF>
+template <u32 DIM>
 __device__ inline void request(Chunk* slot, const bf16* half_page, u32 head_dim, u32 tokens) {
-  const Place base = base_of<HALF>();
-  const int tokens_left = int(tokens) - int(base.token), left = int(head_dim) - int(base.element);
-  const u32 to = shared_address(slot);
-  const bf16* from = half_page + base.token * head_dim + base.element;
+  const u32 token = threadIdx.x % WARP / CHUNKS<DIM>, chunk = threadIdx.x % CHUNKS<DIM>;
+  const int left = chunk * 8 < head_dim ? int(tokens) - int(token) : 0;
+  const u32 to = shared_address(slot + place<DIM>(token, chunk));
+  const bf16* from = half_page + token * head_dim + chunk * 8;
 #pragma unroll
-  for (u32 i = 0; i < CHUNKS<DIM>; ++i) {
-    const Place step = step_of<DIM, HALF>(i);
-    copy_async(to + i * WARP * sizeof(Chunk), from + step.token * head_dim + step.element,
-               int(step.token) < tokens_left && int(step.element) < left);
-  }
+  for (u32 i = 0; i < PAGE_TOKENS / COPIED<DIM>; ++i)
+    copy_async(tokens_on<DIM>(to, i), from + i * COPIED<DIM> * head_dim,
+               int(i * COPIED<DIM>) < left);
 }
 
-// Puts the newest key or value in its token's place of a slot that has been filled.
-template <u32 DIM, u32 HALF>
-__device__ inline void renew(Chunk* slot, const Rows<DIM>& rows, u32 token) {
-  const Place base = base_of<HALF>();
+// Puts a row's newest key or value in its token's place of a slot. A lane writes over what it has
+// itself copied.
+template <u32 DIM>
+__device__ inline void renew(Chunk* slot, const bf16 (&row)[DIM + 8], u32 token) {
+  const u32 chunk = threadIdx.x % CHUNKS<DIM>;
+  if (threadIdx.x % WARP / CHUNKS<DIM> == token % COPIED<DIM>)
+    slot[place<DIM>(token, chunk)] = *reinterpret_cast<const Chunk*>(&row[chunk * 8]);
+}
+
+// Queries as operands: words 2 i, 2 i + 1 of [j] are of elements 32 j + 16 i + 0..16.
+template <u32 DIM>
+using Queried = u32[DIM / 32][4];
+template <u32 DIM>
+__device__ inline void load_queries(Queried<DIM>& q, const Rows<DIM>& rows) {
+  const u32 lane = threadIdx.x % WARP;
 #pragma unroll
-  for (u32 i = 0; i < CHUNKS<DIM>; ++i) {
-    const Place step = step_of<DIM, HALF>(i);
-    if (step.token == token - base.token)
-      slot[i * WARP] =
-          *reinterpret_cast<const Chunk*>(&rows[HEADS + HALF][base.element + step.element]);
-  }
+  for (u32 j = 0; j < DIM / 32; ++j)
+    load_matrix_4(q[j], shared_address(&rows[lane % 8][32 * j + lane / 8 * 8]));
 }
 
 // Exponents over a page: word 2 half + i is token g + 8 half's, head 2 t + i's. Tokens are rows of
-// the product, heads its columns.
+// the product, heads its columns; g = lane / 4, t = lane % 4.
 template <u32 DIM>
-__device__ inline void score(float (&s)[4], const Rows<DIM>& rows, const Chunk* keys, float scale,
+__device__ inline void score(float (&s)[4], const Queried<DIM>& q, const Chunk* keys, float scale,
                              u32 tokens) {
-  const u32 g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
-  float first[4] = {}, second[4] = {};  // of each chunk's halves, for shorter chains of products
+  const u32 lane = threadIdx.x % WARP;
+  const u32 from = shared_address(keys + place<DIM>(lane % 16, lane / 16));
+  float even[4] = {}, odd[4] = {};  // for shorter chains of products
 #pragma unroll
   for (u32 j = 0; j < DIM / 32; ++j) {
-    const Chunk q = *reinterpret_cast<const Chunk*>(&rows[g][8 * (4 * j + t)]);
-    const Chunk upper = keys[j * WARP], lower = keys[(DIM / 32 + j) * WARP];
-    const u32 a[4] = {upper.at[0], lower.at[0], upper.at[1], lower.at[1]};
-    const u32 b[4] = {upper.at[2], lower.at[2], upper.at[3], lower.at[3]};
-    mma_bf16(first, a, {q.at[0], q.at[1]});
-    mma_bf16(second, b, {q.at[2], q.at[3]});
+    u32 a[4], b[4];
+    load_matrix_4(a, chunks_on(from, 2 * j));
+    load_matrix_4(b, chunks_on(from, 2 * j + 1));
+    mma_bf16(even, a, {q[j][0], q[j][1]});
+    mma_bf16(odd, b, {q[j][2], q[j][3]});
   }
 #pragma unroll
   for (u32 word = 0; word < 4; ++word)
-    s[word] = g + 8 * (word / 2) < tokens ? (first[word] + second[word]) * scale : -infinity();
+    s[word] = lane / 4 + 8 * (word / 2) < tokens ? (even[word] + odd[word]) * scale : -infinity();
 }
 
-// o += values^T s^T, s as from `score`. o[4 c + e]: elements 8 (8 c + g) + 2 e (words 0, 1) and
-// + 2 e + 1 (words 2, 3) of heads 2 t (words 0, 2) and 2 t + 1.
+// o += values^T s^T, s as from `score`. o[c]: elements 16 c + g (words 0, 1) and + 8 (words 2, 3)
+// of heads 2 t (words 0, 2) and 2 t + 1.
 template <u32 DIM>
 __device__ inline void mix(float (&o)[DIM / 16][4], const float (&s)[4], const Chunk* values) {
   const u32 weights[2] = {transpose(pack_bf16(s[0], s[1])), transpose(pack_bf16(s[2], s[3]))};
+  const u32 lane = threadIdx.x % WARP;
+  const u32 from = shared_address(values + place<DIM>(lane / 16 * 8 + lane % 8, lane / 8 % 2));
 #pragma unroll
-  for (u32 c = 0; c < DIM / 64; ++c) {
-    Chunk tokens[4];
-#pragma unroll
-    for (u32 n = 0; n < 4; ++n) tokens[n] = values[(n * (DIM / 64) + c) * WARP];
-#pragma unroll
-    for (u32 e = 0; e < 4; ++e) {
-      // Neighbouring tokens of one element in one word: even elements by the low halves, odd ones
-      // by the high.
-      const u32 a[4] = {__byte_perm(tokens[0].at[e], tokens[1].at[e], 0x5410),
-                        __byte_perm(tokens[0].at[e], tokens[1].at[e], 0x7632),
-                        __byte_perm(tokens[2].at[e], tokens[3].at[e], 0x5410),
-                        __byte_perm(tokens[2].at[e], tokens[3].at[e], 0x7632)};
-      mma_bf16(o[4 * c + e], a, weights);
-    }
+  for (u32 c = 0; c < DIM / 16; ++c) {
+    u32 a[4];
+    load_matrix_4_transposed(a, chunks_on(from, c));
+    mma_bf16(o[c], a, weights);
   }
 }
 
@@ -125,14 +125,9 @@ template <u32 DIM>
 __device__ inline void put_outputs(Outputs<DIM>& outputs, const float (&o)[DIM / 16][4]) {
   const u32 g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
 #pragma unroll
-  for (u32 c = 0; c < DIM / 64; ++c) {
+  for (u32 c = 0; c < DIM / 16; ++c) {
 #pragma unroll
-    for (u32 odd = 0; odd < 2; ++odd) {
-      float4* to = reinterpret_cast<float4*>(&outputs[2 * t + odd][8 * (8 * c + g)]);
-      to[0] =
-          make_float4(o[4 * c][odd], o[4 * c][2 + odd], o[4 * c + 1][odd], o[4 * c + 1][2 + odd]);
-      to[1] = make_float4(o[4 * c + 2][odd], o[4 * c + 2][2 + odd], o[4 * c + 3][odd],
-                          o[4 * c + 3][2 + odd]);
-    }
+    for (u32 word = 0; word < 4; ++word)
+      outputs[2 * t + word % 2][16 * c + word / 2 * 8 + g] = o[c][word];
   }
 }

@@ -16,7 +16,7 @@ pub struct Source {
 }
 
 /// What the sources include, by file name.
-const HEADERS: [(&CStr, &str); 10] = [
+const HEADERS: [(&CStr, &str); 11] = [
     (c"prelude.cuh", include_str!("prelude.cuh")),
     (c"attention.cuh", include_str!("attention.cuh")),
     (c"attention_page.cuh", include_str!("attention_page.cuh")),
@@ -27,6 +27,7 @@ const HEADERS: [(&CStr, &str); 10] = [
     (c"product.cuh", include_str!("product.cuh")),
     (c"rotary.cuh", include_str!("rotary.cuh")),
     (c"shrink.cuh", include_str!("shrink.cuh")),
+    (c"signals.cuh", include_str!("signals.cuh")),
 ];
 
 /// Whether the compiler is there; an error says how to install it.

@@ -26,15 +26,24 @@ unsafe impl Parameter for PendingView {}
 pub(super) struct LowRankView {
     s: u64,
     adapters: AdaptersView,
+    signals: u64,
     ranks: u32,
     layer: u32,
     site: u32,
-    padding: u32,
+    shrinking: u32,
 }
 
 impl LowRankView {
     pub(super) fn is_none(&self) -> bool {
         self.s == 0
+    }
+
+    /// With the shrink that runs beside the product, from [`Signals::take`].
+    ///
+    /// [`Signals::take`]: super::shrink::Signals::take
+    pub(super) fn beside(self, shrink: Option<(u64, u32)>) -> Self {
+        let (signals, shrinking) = shrink.unwrap_or((0, 0));
+        Self { signals, shrinking, ..self }
     }
 }
 
@@ -93,7 +102,7 @@ impl PendingView {
     /// What `low_rank.cuh` needs of it.
     pub(super) fn low_rank(&self) -> LowRankView {
         let Self { shrunk: s, adapters, ranks, layer, site, .. } = *self;
-        LowRankView { s, adapters, ranks, layer, site, padding: 0 }
+        LowRankView { s, adapters, signals: 0, ranks, layer, site, shrinking: 0 }
     }
 
     /// Where the product lies.

@@ -8,20 +8,31 @@
 // exact zeros to it.
 #pragma once
 #include "product.cuh"
+#include "signals.cuh"
 
 // `LowRankView` of cuda/matmul/decode.rs.
 struct LowRank {
   const float* s;  // [rows, ranks] of `shrink`, or null where no row has an adapter
   Adapters adapters;
+  Signals* signals;
   u32 ranks, layer, site;
+  u32 shrinking;  // blocks of the shrink beside the product; 0 where it has ended by then
+
+  // Once x and all that is older may be read, by copies too.
+  __device__ void await_x() const {
+    if (!shrinking) return wait_for_predecessor();
+    await_signal(signals->has_x, 1);
+    asm volatile("fence.proxy.async;" ::: "memory");
+  }
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 // Marks of Board::counts: the last stage; one that is full of simple items, which have one row each
-// of the same eight, all ranks of a chunk and all outputs of the same run; and whether that is the
-// second.
-constexpr u32 LAST = 1u << 31, SIMPLE = 1u << 30, SECOND = 1u << 29, COUNT = SECOND - 1;
+// of the same eight, all outputs of the same run and as many ranks; whether that run is the second;
+// and whether there are only eight ranks.
+constexpr u32 LAST = 1u << 31, SIMPLE = 1u << 30, SECOND = 1u << 29, EIGHT_RANKS = 1u << 28,
+              COUNT = EIGHT_RANKS - 1;
 constexpr u32 S_ROW_BYTES = 32;  // of an item: a chunk of ranks in bf16
 
 // Outputs of one item: first..first + height of the site.
@@ -76,13 +87,17 @@ struct Item {
   u32 column, ranks;  // of s
 };
 
-// Half of a chunk of ranks of s as the words of an operand in the order of the threads that need
-// them: thread t has ranks 2 t (+1) and 2 t + 8 (+9) (PTX ISA, "Matrix fragments for
-// mma.m16n8k16"). `s`: four ranks and the four eight behind them.
-__device__ inline uint4 operand_words(const float4& s, const float4& behind) {
-  return make_uint4(pack_bf16(s.x, s.y), pack_bf16(behind.x, behind.y), pack_bf16(s.z, s.w),
-                    pack_bf16(behind.z, behind.w));
-}
+// Half of a chunk of ranks of a row of s: four, and the four eight behind them.
+struct HalfRow {
+  float4 s = {}, behind = {};
+
+  // As the words of an operand in the order of the threads that need them: thread t has ranks 2 t
+  // (+1) and 2 t + 8 (+9) (PTX ISA, "Matrix fragments for mma.m16n8k16").
+  __device__ uint4 words() const {
+    return make_uint4(pack_bf16(s.x, s.y), pack_bf16(behind.x, behind.y), pack_bf16(s.z, s.w),
+                      pack_bf16(behind.z, behind.w));
+  }
+};
 
 // The helping warp's side. All its calls are for the whole warp.
 template <class T>
@@ -97,21 +112,22 @@ struct Sender {
   __device__ void open() const {
     if (filled >= T::STAGES) barrier_wait(ring.empty(cursor.stage), cursor.parity ^ 1);
   }
-  __device__ uint4 load_words(const Item& item, u32 row, u32 half) const {
+  __device__ HalfRow load_half(const Item& item, u32 row, u32 half) const {
     const float* s = low_rank.s + u64(item.row + row) * low_rank.ranks + item.column + half * 4;
-    const float4 first = *reinterpret_cast<const float4*>(s);
-    const float4 zero = make_float4(0, 0, 0, 0);
-    return operand_words(first, item.ranks == 16 ? *reinterpret_cast<const float4*>(s + 8) : zero);
+    HalfRow loaded;
+    loaded.s = *reinterpret_cast<const float4*>(s);
+    if (item.ranks == 16) loaded.behind = *reinterpret_cast<const float4*>(s + 8);
+    return loaded;
   }
   // Copies this lane's part of B to place `i` of the stage and describes it, with the first row of
   // s. Gives bytes on their way.
-  __device__ u32 copy(const Item& item, const uint4 (&words)[2], u32 i) const {
+  __device__ u32 copy(const Item& item, const HalfRow (&first)[2], u32 i) const {
     const u32 size = (item.end - item.begin) * item.ranks * 2;
     copy_bytes(ring.w(cursor.stage) + i * T::B_BYTES + item.begin * item.ranks * 2, item.b, size,
                ring.full(cursor.stage));
     const u32 s = ring.x(cursor.stage) + i * T::S_BYTES;
-    store_shared(s, words[0]);
-    store_shared(s + 16, words[1]);
+    store_shared(s, first[0].words());
+    store_shared(s + 16, first[1].words());
     ring.board->rows[cursor.stage][i] = item.row;
     ring.board->items[cursor.stage][i] =
         make_uint4(item.row | item.rows << 16, item.begin | item.end << 16,
@@ -131,7 +147,7 @@ struct Sender {
       const uint4 v = load_shared_4(shared_address(&ring.board->items[cursor.stage][i + k]));
       const Item item = {v.x & 0xffff, v.x >> 16, 0, 0, 0, nullptr, v.w, v.z & 0xffff};
       has[k] = row < item.rows;
-      if (has[k]) words[k] = load_words(item, row, half);
+      if (has[k]) words[k] = load_half(item, row, half).words();
     }
 #pragma unroll
     for (u32 k = 0; k < T::ITEMS; k++)
@@ -150,26 +166,26 @@ struct Sender {
     filled++;
     used = bytes = 0;
   }
-  // Sends the items of the lanes that have one, in the order of lanes; all of one run, which has
-  // `height` outputs.
+  // Sends the items of the lanes that have one, in the order of lanes. `height`: outputs of a run.
   __device__ void send(bool has, const Item& item, u32 height) {
     const u32 all = __ballot_sync(~0u, has), count = __popc(all);
     const u32 mine = __popc(all & ((1u << threadIdx.x % WARP) - 1));
     const bool one_row = __all_sync(~0u, !has || item.rows == 1);
-    const bool whole = item.ranks == 16 && item.begin == 0 && item.end == height;
+    const bool whole = item.begin == 0 && item.end == height;
     const u32 simple = __ballot_sync(~0u, item.rows == 1 && whole);
-    uint4 words[2] = {};
-    if (has) words[0] = load_words(item, 0, 0), words[1] = load_words(item, 0, 1);
+    // What simple items of a stage have in common.
+    const u32 kind = (item.run ? SECOND : 0) | (item.ranks == 8 ? EIGHT_RANKS : 0) | item.row / 8;
+    HalfRow first[2];
+    if (has) first[0] = load_half(item, 0, 0), first[1] = load_half(item, 0, 1);
     for (u32 done = 0; done < count;) {
       if (used == 0) open();
       const u32 take = least(T::ITEMS - used, count - done);
       const bool now = has && mine - done < take;
-      const u32 those = __ballot_sync(~0u, now), eight = item.row / 8;
-      const bool alike = eight == __shfl_sync(~0u, eight, __ffs(those) - 1);
-      const u32 marks = take == T::ITEMS && __all_sync(~0u, !now || alike) && !(those & ~simple)
-                            ? SIMPLE | (item.run ? SECOND : 0)
-                            : 0;
-      const u32 size = now ? copy(item, words, used + mine - done) : 0;
+      const u32 those = __ballot_sync(~0u, now);
+      const u32 common = __shfl_sync(~0u, kind, __ffs(those) - 1);
+      const bool alike = __all_sync(~0u, !now || kind == common) && !(those & ~simple);
+      const u32 marks = take == T::ITEMS && alike ? SIMPLE | (common & (SECOND | EIGHT_RANKS)) : 0;
+      const u32 size = now ? copy(item, first, used + mine - done) : 0;
       bytes += __reduce_add_sync(~0u, size);
       if (!one_row) copy_rows(used, take);
       used += take;
@@ -183,51 +199,91 @@ struct Sender {
   }
 };
 
-// The next tile of a piece's adapter, from the `at`-th on, that has some of the wanted outputs.
-// False behind the last.
-__device__ inline bool find_item(const LowRank& low_rank, const SiteTiles& site, u32& at,
-                                 const Outputs& wanted, Item& item) {
-  while (at < site.b_count) {
-    const Tile tile = low_rank.adapters.tiles[site.b + at++];
-    const u32 first = max(tile.start, wanted.first);
-    const u32 end = min(tile.start + tile.length, wanted.first + wanted.height);
+// A lane's piece of 32, as far as it is in the share, and those tiles of its adapter that are left.
+struct Lookup {
+  u32 row, end;
+  u32 left;
+  const Tile* next;
+  Tile tile;  // the next one, on its way
+
+  // All of it is asked for at once, and here.
+  __device__ void load() {
+    if (left == 0) return;
+    uint2 data, outputs, ranks;
+    asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(data.x), "=r"(data.y) : "l"(next));
+    asm volatile("ld.global.v2.u32 {%0, %1}, [%2 + 8];"
+                 : "=r"(outputs.x), "=r"(outputs.y)
+                 : "l"(next));
+    asm volatile("ld.global.v2.u32 {%0, %1}, [%2 + 16];"
+                 : "=r"(ranks.x), "=r"(ranks.y)
+                 : "l"(next));
+    tile = {reinterpret_cast<const void*>(u64(data.y) << 32 | data.x),
+            outputs.x,
+            outputs.y,
+            u16(ranks.x),
+            u16(ranks.x >> 16),
+            __uint_as_float(ranks.y)};
+  }
+};
+
+__device__ inline Lookup look_up(const Step& step, const LowRank& low_rank, u32 base,
+                                 const RowRange& share) {
+  const u32 i = base + threadIdx.x % WARP;
+  Piece piece = {0, 0, NO_ADAPTER};
+  if (i < step.counts->pieces) piece = step.pieces[i];
+  Lookup found = {max(piece.row, share.first), min(piece.row + piece.rows, share.end)};
+  if (piece.slot != NO_ADAPTER && found.row < found.end) {
+    const SiteTiles& site =
+        site_tiles(low_rank.adapters, piece.slot, low_rank.layer, low_rank.site);
+    found.next = low_rank.adapters.tiles + site.b;
+    found.left = site.b_count;
+  }
+  found.load();
+  return found;
+}
+
+// The next of the lookup's tiles that has outputs of a block's `tile`; false behind the last.
+template <class T, bool GATED>
+__device__ inline bool find_item(Lookup& found, u32 tile, u32 outputs, Item& item) {
+  while (found.left) {
+    const Tile b = found.tile;
+    found.next++, found.left--;
+    found.load();
+    item.run = GATED && b.start >= outputs / 2;
+    const Outputs wanted = outputs_of<T, GATED>(tile, outputs, item.run);
+    const u32 first = max(b.start, wanted.first);
+    const u32 end = min(b.start + b.length, wanted.first + wanted.height);
     if (first >= end) continue;
     item.begin = first - wanted.first;
     item.end = end - wanted.first;
-    item.b = static_cast<const bf16*>(tile.data) + u64(first - tile.start) * tile.ranks;
-    item.column = tile.column;
-    item.ranks = tile.ranks;
+    item.b = static_cast<const bf16*>(b.data) + u64(first - b.start) * b.ranks;
+    item.column = b.column;
+    item.ranks = b.ranks;
     return true;
   }
   return false;
 }
 
 // Sends what the outputs of a tile need, for the rows of `share`, by stages behind `steps` of the
-// base product. A lane looks after a piece; the k-th tiles of 32 pieces go together.
+// base product. A lane looks after a piece; the k-th tiles of 32 pieces go together. `found`: the
+// first 32, looked up ahead of time.
 template <class T, bool GATED>
 __device__ inline void send_low_rank(const Ring<T>& ring, u32 steps, const Step& step,
                                      const LowRank& low_rank, u32 tile, u32 outputs,
-                                     const RowRange& share) {
+                                     const RowRange& share, Lookup found) {
+  constexpr u32 HEIGHT = GATED ? T::ROWS / 2 : T::ROWS;
   Sender<T> sender{ring, low_rank, Cursor<T>::after(steps), steps};
-  const u32 pieces = step.counts->pieces, lane = threadIdx.x % WARP;
+  const u32 pieces = step.counts->pieces;
   bool may_send = false;
   for (u32 base = 0; base < pieces; base += WARP) {
-    Piece piece = {0, 0, NO_ADAPTER};
-    if (base + lane < pieces) piece = step.pieces[base + lane];
-    const u32 row = max(piece.row, share.first), end = min(piece.row + piece.rows, share.end);
-    SiteTiles site = {};
-    if (piece.slot != NO_ADAPTER && row < end)
-      site = site_tiles(low_rank.adapters, piece.slot, low_rank.layer, low_rank.site);
-    for (u32 run = 0; run < (GATED ? 2 : 1); run++) {
-      const Outputs wanted = outputs_of<T, GATED>(tile, outputs, run);
-      Item item = {row, end - row, run};
-      for (u32 at = 0;;) {
-        const bool has = find_item(low_rank, site, at, wanted, item);
-        if (!__any_sync(~0u, has)) break;
-        if (!may_send) all_weights_are_sent();
-        may_send = true;
-        sender.send(has, item, wanted.height);
-      }
+    if (base > 0) found = look_up(step, low_rank, base, share);
+    Item item = {found.row, found.end - found.row};
+    for (;;) {
+      const bool has = find_item<T, GATED>(found, tile, outputs, item);
+      if (!__any_sync(~0u, has)) break;
+      if (!may_send) all_weights_are_sent();
+      may_send = true;
+      sender.send(has, item, HEIGHT);
     }
   }
   if (!may_send) all_weights_are_sent();
@@ -308,15 +364,17 @@ __device__ inline void add_at(float (&sums)[T::TILES][TOKENS / 2], const u32 (&a
 
 // Adds a stage full of simple items. What they read is asked for at once, AT_ONCE of them.
 template <class T, bool GATED, u32 TOKENS>
-__device__ inline void add_simple(const Ring<T>& ring, u32 stage, bool second, u32 first,
+__device__ inline void add_simple(const Ring<T>& ring, u32 stage, u32 marks, u32 first,
                                   float (&sums)[T::TILES][TOKENS / 2]) {
   constexpr u32 AT_ONCE = T::TILES > 1 ? 1 : T::ITEMS, HEIGHT = GATED ? 8 : 16;
   const u32 group = threadIdx.x / GROUP, warp = threadIdx.x / WARP % 4, lane = threadIdx.x % WARP;
   // A lane gives the address of eight weights to `load_matrix_4`; of zeros for the rows of the
-  // other run.
-  const bool there = !GATED || second == (lane / 8 % 2 == 1);
-  const u32 own = ring.w(stage) + (group * T::TILES * 4 + warp) * HEIGHT * 32 + lane % HEIGHT * 32 +
-                  lane / 16 * 16;
+  // other run, and for ranks that there are not.
+  const bool in_run = !GATED || (marks & SECOND) / SECOND == lane / 8 % 2;
+  const bool there = in_run && !(marks & EIGHT_RANKS && lane >= 16);
+  const u32 row_bytes = marks & EIGHT_RANKS ? 16 : 32;
+  const u32 first_row = (group * T::TILES * 4 + warp) * HEIGHT;
+  const u32 own = ring.w(stage) + (first_row + lane % HEIGHT) * row_bytes + lane / 16 * 16;
   const u32 from = there ? own : shared_address(&ring.board->zero);
   const u32 s_at = ring.x(stage) + lane % 4 * 8;
   const uint4 all = load_shared_4(shared_address(ring.board->rows[stage]));
@@ -329,7 +387,7 @@ __device__ inline void add_simple(const Ring<T>& ring, u32 stage, bool second, u
     for (u32 i = 0; i < AT_ONCE; i++) {
 #pragma unroll
       for (u32 t = 0; t < T::TILES; t++) {
-        const u32 step = (base + i) * T::B_BYTES + t * 4 * HEIGHT * 32;
+        const u32 step = (base + i) * T::B_BYTES + t * 4 * HEIGHT * row_bytes;
         load_matrix_4(a[i][t], from + (there ? step : 0));
       }
       s[i] = load_shared_2(s_at + (base + i) * T::S_BYTES);
@@ -371,7 +429,7 @@ __device__ inline void add_low_rank(const Ring<T>& ring, Cursor<T>& cursor, u32 
     barrier_wait(ring.full(stage), cursor.parity);
     mark = load_shared_1(shared_address(&ring.board->counts[stage]));
     if (T::ITEMS == 4 && mark & SIMPLE) {
-      add_simple<T, GATED, TOKENS>(ring, stage, mark & SECOND, first, sums);
+      add_simple<T, GATED, TOKENS>(ring, stage, mark, first, sums);
     } else {
 #pragma unroll 1
       for (u32 i = 0; i < (mark & COUNT); i++)

@@ -28,42 +28,45 @@ struct Product {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-// What each row of the product is to be multiplied with. Eight lanes take a row, in the same order
-// for every batch. For the helping warp.
+// What each row of the product is to be multiplied with. Eight lanes take eight rows, in the same
+// order for every batch. For the helping warp.
 template <class T>
 __device__ inline void find_scales(const Ring<T>& ring, const Product& p) {
-  constexpr u32 ROWS = 4, BATCH = T::TOKENS < 8 * ROWS ? (T::TOKENS + ROWS - 1) / ROWS : 8;
-  const u32 lane = threadIdx.x % WARP, sub = lane % 8;
+  constexpr u32 EIGHT = 8, EIGHTS = WARP / EIGHT;
+  const u32 lane = threadIdx.x % WARP, sub = lane % EIGHT;
   const u32 parts = (p.inputs + PART - 1) / PART, stride = parts_of(p.inputs);
-  for (u32 base = lane / 8; base < T::TOKENS; base += ROWS * BATCH) {
-    float sums[BATCH] = {};
-    if (p.squares)
-      for (u32 i = sub * 4; i < parts; i += 32) {
-        float4 v[BATCH];
+  for (u32 base = lane / EIGHT; base < T::TOKENS; base += WARP) {
+    float sums[EIGHT] = {};
+    for (u32 i = sub * 4; p.squares && i < parts; i += EIGHT * 4) {
+      float4 v[EIGHT];
 #pragma unroll
-        for (u32 b = 0; b < BATCH; b++) {
-          const u32 token = base + b * ROWS;
-          v[b] = make_float4(0, 0, 0, 0);
-          if (token < p.rows)
-            v[b] = *reinterpret_cast<const float4*>(p.squares + u64(token) * stride + i);
-        }
-#pragma unroll
-        for (u32 b = 0; b < BATCH; b++) {
-          sums[b] += v[b].x;
-          if (i + 1 < parts) sums[b] += v[b].y;
-          if (i + 2 < parts) sums[b] += v[b].z;
-          if (i + 3 < parts) sums[b] += v[b].w;
-        }
+      for (u32 b = 0; b < EIGHT; b++) {
+        const u32 token = base + b * EIGHTS;
+        v[b] = make_float4(0, 0, 0, 0);
+        if (token < p.rows)
+          v[b] = *reinterpret_cast<const float4*>(p.squares + u64(token) * stride + i);
       }
 #pragma unroll
-    for (u32 b = 0; b < BATCH; b++) {
-      const u32 token = base + b * ROWS;
-      float sum = sums[b];
-#pragma unroll
-      for (u32 offset = 4; offset; offset /= 2) sum += __shfl_xor_sync(~0u, sum, offset);
-      if (sub == 0 && token < T::TOKENS)
-        ring.board->scales[token] = p.squares ? 1 / sqrtf(sum / p.inputs + p.eps) : 1;
+      for (u32 b = 0; b < EIGHT; b++) {
+        sums[b] += v[b].x;
+        if (i + 1 < parts) sums[b] += v[b].y;
+        if (i + 2 < parts) sums[b] += v[b].z;
+        if (i + 3 < parts) sums[b] += v[b].w;
+      }
     }
+    // Each lane passes on the half of its rows that it does not look after any more, until one is
+    // left to it: the sub-th.
+#pragma unroll
+    for (u32 half = EIGHT / 2; half; half /= 2)
+#pragma unroll
+      for (u32 b = 0; b < half; b++) {
+        const bool upper = sub & half;
+        const float other = __shfl_xor_sync(~0u, upper ? sums[b] : sums[b + half], half);
+        sums[b] = (upper ? sums[b + half] : sums[b]) + other;
+      }
+    const u32 token = base + sub * EIGHTS;
+    if (token < T::TOKENS)
+      ring.board->scales[token] = p.squares ? 1 / sqrtf(sums[0] / p.inputs + p.eps) : 1;
   }
   __syncwarp();
   if (lane == 0) barrier_arrive(shared_address(&ring.board->scaled));
@@ -240,12 +243,21 @@ template <class T, Epilogue E>
 __device__ inline void help(const Ring<T>& ring, const Work& work, const Step& step,
                             const Product& p) {
   const bool lora = p.low_rank.s;
-  if (lora) prefetch_descriptors(step, p.low_rank);
-  wait_for_predecessor();
+  const RowRange share = share_of<T>(work);
+  Lookup found = {};
+  if (lora) {
+    prefetch_descriptors(step, p.low_rank);
+    found = look_up(step, p.low_rank, 0, share);
+  }
+  p.low_rank.await_x();
   find_scales<T>(ring, p);
-  if (lora)
-    send_low_rank<T, E == Epilogue::GATED>(ring, work.steps, step, p.low_rank, work.first,
-                                           p.outputs, share_of<T>(work));
+  if (!lora) return;
+  if (p.low_rank.shrinking) await_signal(p.low_rank.signals->shrunk, p.low_rank.shrinking);
+  send_low_rank<T, E == Epilogue::GATED>(ring, work.steps, step, p.low_rank, work.first, p.outputs,
+                                         share, found);
+  if (!p.low_rank.shrinking) return;
+  if (threadIdx.x % WARP == 0) arrive_signals(*p.low_rank.signals);
+  wait_for_predecessor();  // for who waits for this kernel
 }
 
 // The multipliers, where a block adds up its sums by itself: any number of tiles, or one where
@@ -303,12 +315,14 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
   if (threadIdx.x >= T::MULTIPLIERS + WARP) {
     help<T, E>(ring, work, step, p);
   } else if (threadIdx.x >= T::MULTIPLIERS) {
-    if (threadIdx.x == T::MULTIPLIERS) Copier<T, E == Epilogue::GATED>(ring, work, w, x).run();
+    if (threadIdx.x == T::MULTIPLIERS)
+      Copier<T, E == Epilogue::GATED>(ring, work, w, x).run([&] { p.low_rank.await_x(); });
     __syncwarp();
-    wait_for_predecessor();
+    if (!p.low_rank.shrinking) wait_for_predecessor();
     if (p.low_rank.s) weights_are_sent();
   } else {
-    wait_for_predecessor();
+    // Else what the helping warp has waited for comes with `scaled`.
+    if (!p.low_rank.shrinking) wait_for_predecessor();
     if constexpr (MEET) multiply_part<T>(ring, work, p);
     else multiply_tiles<T, E>(ring, work, p);
   }

@@ -178,10 +178,11 @@ struct Copier {
                ring.full(cursor.stage), often);
   }
 
-  // All of the block's stages.
-  __device__ void run() {
+  // All of the block's stages, those of x once `await_x` returns.
+  template <class F>
+  __device__ void run(const F& await_x) {
     for (u32 i = 0; i < T::STAGES && !is_done(); i++, advance()) load_w();
-    wait_for_predecessor();
+    await_x();
     begin();
     for (u32 i = 0; i < T::STAGES && !is_done(); i++, advance()) load_x();
     for (; !is_done(); advance()) {

@@ -50,6 +50,7 @@ unsafe impl Parameter for Arguments {}
 struct DecodeArguments {
     x: u64,
     out: u64,
+    signals: u64,
     inputs: u32,
     cols: u32,
     layer: u32,
@@ -71,6 +72,36 @@ impl Taken {
         let mut count = DeviceBuffer::new(device, 4, "items taken by shrink")?;
         count.write(0, &[0; 4]);
         Ok(Self(count))
+    }
+}
+
+/// By which a product runs beside the shrink of its activations (`signals.cuh`).
+pub(super) struct Signals {
+    words: DeviceBuffer,
+    /// Whether a shrink raises them and no product has taken them yet.
+    raised: bool,
+    /// Blocks of that shrink, if it is what was launched last.
+    beside: Option<u32>,
+}
+
+impl Signals {
+    pub(super) fn new(device: &Arc<Device>) -> Result<Self, DeviceError> {
+        let mut words = DeviceBuffer::new(device, 12, "signals of shrink")?;
+        words.write(0, &[0; 12]);
+        Ok(Self { words, raised: false, beside: None })
+    }
+
+    /// Something else is launched.
+    pub(super) fn pass(&mut self) {
+        self.beside = None;
+    }
+
+    /// For the product launched next: the signals' address, and the blocks that raise them. `None`
+    /// where a shrink does not come right before it.
+    pub(super) fn take(&mut self) -> Option<(u64, u32)> {
+        let blocks = self.beside.take()?;
+        self.raised = false;
+        Some((self.words.address(), blocks))
     }
 }
 
@@ -100,9 +131,16 @@ fn few(cx: &mut Context, x: &Tensor, place: (usize, Site, ShrinkSize), out: &Ten
     assert_eq!(cx.pool.shape().dtype, Dtype::Bf16, "bf16 activations beside bf16 tiles");
     let inputs = x.cols as u32;
     let (runs, run_inputs) = runs(inputs, &cx.device.arch);
+    let signals = if cx.device.arch == "sm_90a" { cx.signals.words.address() } else { 0 };
+    if cx.signals.raised {
+        let parameters = Parameters::default().with(signals);
+        // SAFETY: the parameter of `lower_signals`; the words live as long as the context.
+        unsafe { cx.launch((DECODE.name, "lower_signals"), Grid::flat(1, 1), parameters) };
+    }
     let arguments = DecodeArguments {
         x: x.data.address(),
         out: out.data.address(),
+        signals,
         inputs,
         cols: out.cols as u32,
         layer: layer as u32,
@@ -122,6 +160,8 @@ fn few(cx: &mut Context, x: &Tensor, place: (usize, Site, ShrinkSize), out: &Ten
     // rows, a row of `out` has room for the ranks of every bound adapter, and the inputs of its
     // tiles are columns of `x` (asserted where adapters are admitted).
     unsafe { cx.launch((DECODE.name, "shrink_decode"), grid, parameters) };
+    cx.signals.raised = signals != 0;
+    cx.signals.beside = (signals != 0).then_some(clusters * runs);
 }
 
 /// Blocks that share the inputs of an item, and the inputs of each. The order of a sum depends on

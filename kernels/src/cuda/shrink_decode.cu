@@ -9,6 +9,7 @@
 // steps of a warp, warps, runs, each in ascending order.
 #include "hopper.cuh"
 #include "shrink.cuh"
+#include "signals.cuh"
 
 constexpr u32 ITEMS = 16;         // of a cluster that are looked up at a time
 constexpr u32 DEPTH = 4;          // steps of a batch
@@ -19,6 +20,7 @@ constexpr u32 SLOT_ROWS = 2 * 7;  // most that runs * tokens is, for up to 8 run
 struct Arguments {
   const bf16* x;
   float* out;
+  Signals* signals;  // for the product of the same x, or null
   u32 in, cols, layer, site;
   u32 pieces;      // of the step: a bound, at most a block's threads
   u32 runs;        // blocks of a cluster
@@ -41,6 +43,7 @@ struct Shared {
   float slots[SLOT_ROWS * CHUNK_RANKS];
   Item items[ITEMS];
   u32 first, count, later;  // items of the cluster: ahead of those looked up, these, behind them
+  u32 idle;                 // blocks without items, but for the grid's first
   u32 warps[WARPS];         // items of each warp's pieces
   u64 filled;               // barrier: the slots have an item's sums
 };
@@ -150,6 +153,7 @@ struct Decode {
       shared.first = first;
       shared.count = min(total - first, ITEMS);
       shared.later = total - first - shared.count;
+      shared.idle = gridDim.x - max(min(items, clusters) * arguments.runs, 1u);
     }
     __syncthreads();
   }
@@ -378,13 +382,29 @@ struct Decode {
     }
   }
 
+  // For all threads of the block, once.
+  __device__ void await_x() const {
+    wait_for_predecessor();
+    if (arguments.signals && blockIdx.x == 0 && threadIdx.x == 0)
+      raise_signal(arguments.signals->has_x, 1);
+  }
+
+  // When the block has written all of its items. The first one does it for the idle ones too.
+  __device__ void announce() const {
+    if (!arguments.signals) return;
+    __syncthreads();
+    if (threadIdx.x == 0)
+      raise_signal(arguments.signals->shrunk, blockIdx.x == 0 ? 1 + shared.idle : 1);
+  }
+
   __device__ void run_all() {
     release_successor();
     look_up(0);
     if (shared.count == 0) {
+      if (blockIdx.x > 0) return;
       // Who waits for this kernel waits for its predecessor: one block has to.
-      if (blockIdx.x == 0) wait_for_predecessor();
-      return;
+      await_x();
+      return announce();
     }
     if (arguments.runs > 1) enter();
     for (;;) {
@@ -393,11 +413,11 @@ struct Decode {
       const u32 batches = load(w);
       for (u32 i = batches > 1 ? 0 : 1; i < 3; i++) prefetch(i);
       const Source from = source();
-      wait_for_predecessor();
+      if (shared.first == 0) await_x();
       copy_x(from);
       run_items(w);
       run_simple_items();
-      if (shared.later == 0) return;
+      if (shared.later == 0) return announce();
       look_up(shared.first + ITEMS);
     }
   }
@@ -410,4 +430,11 @@ extern "C" __global__ void __launch_bounds__(WARPS* WARP, 4)
   __shared__ Shared shared;
   Decode decode = {step, adapters, arguments, shared};
   decode.run_all();
+}
+
+// For signals that no product has taken.
+extern "C" __global__ void lower_signals(Signals* signals) {
+  release_successor();
+  wait_for_predecessor();
+  *signals = {};
 }

@@ -175,7 +175,10 @@ impl Product {
         }
     }
 
-    fn launch(&self, cx: &mut Context, epilogue: Epilogue, view: ProductView) {
+    fn launch(&self, cx: &mut Context, epilogue: Epilogue, mut view: ProductView) {
+        if !view.low_rank.is_none() {
+            view.low_rank = view.low_rank.beside(cx.signals.take());
+        }
         let ProductView { rows, inputs, outputs, .. } = view;
         let processors = cx.device.processors;
         let tiling = Tiling::new(epilogue, rows, [outputs, inputs], processors);

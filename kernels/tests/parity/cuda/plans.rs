@@ -51,6 +51,15 @@ pub(crate) fn decode_plans() -> Vec<Named> {
             },
         ),
         names(
+            "decode, 64 adapters of rank 8",
+            Plan {
+                ranks: &[8],
+                adapters: 64,
+                sequences: decoding(BORDERS.into_iter().cycle().take(64)),
+                ..wide()
+            },
+        ),
+        names(
             "decode, long context",
             Plan { adapters: 3, sequences: decoding([2100, 1025, 4, 700]), ..wide() },
         ),
