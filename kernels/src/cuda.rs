@@ -31,6 +31,7 @@ mod replay;
 mod rope_store;
 mod sample;
 mod shrink;
+mod signals;
 mod step;
 mod tensor;
 mod tensor_map;
@@ -60,7 +61,8 @@ use pool::Pool;
 pub use replay::ReplayCounts;
 pub use sample::Draw;
 use sample::Sampler;
-use shrink::{Signals, Taken};
+use shrink::Taken;
+use signals::Signals;
 use step::Step;
 pub use tensor::{Matrix, Tensor, Vector};
 use upload::Upload;
@@ -140,7 +142,7 @@ impl Cuda {
         let (adapters, sampler) = (AdapterTable::empty(&device)?, Sampler::new(&device)?);
         let (splits, upload) = (Splits::empty(&device)?, Upload::new(&device));
         let (taken, loader) = (Taken::new(&device)?, Loader::new(&device)?);
-        let signals = Signals::new(&device)?;
+        let signals = Signals::for_layers(&device, 0)?;
         let cx = Context {
             device,
             modules,
@@ -212,9 +214,10 @@ impl Backend for Cuda {
         // The weights are there.
         self.upload = Upload::new(&self.cx.device);
         self.cx.modules.wait()?;
-        let Context { device, pool, adapters, splits, .. } = &mut self.cx;
+        let Context { device, pool, adapters, splits, signals, .. } = &mut self.cx;
         *pool = Pool::reserve(device, shape, slabs)?;
         *adapters = AdapterTable::reserve(device, pool, slabs)?;
+        *signals = Signals::for_layers(device, shape.layers)?;
         splits.reserve_for_pool(shape, slabs)?;
         device.ledger.settle();
         Ok(())
@@ -246,6 +249,7 @@ impl Backend for Cuda {
 
     fn begin(&mut self, batch: &Batch) {
         self.cx.step.begin(batch);
+        self.cx.signals.begin_step();
         let reserved = self.cx.splits.reserve(self.cx.pool.shape(), &self.cx.step.extent);
         reserved.expect("memory for longer sequences");
     }

@@ -1,6 +1,6 @@
 //! What is left of a product, for the kernels that add it up (`expand.cuh`).
 
-use super::{Context, Cuda, adapters::AdaptersView, launch::Parameter};
+use super::{Context, Cuda, adapters::AdaptersView, launch::Parameter, signals::Beside};
 use crate::{Dtype, Pending};
 
 /// `Pending` of `expand.cuh`.
@@ -26,11 +26,11 @@ unsafe impl Parameter for PendingView {}
 pub(super) struct LowRankView {
     s: u64,
     adapters: AdaptersView,
-    signals: u64,
+    beside: Beside,
     ranks: u32,
     layer: u32,
     site: u32,
-    shrinking: u32,
+    padding: u32,
 }
 
 impl LowRankView {
@@ -38,12 +38,9 @@ impl LowRankView {
         self.s == 0
     }
 
-    /// With the shrink that runs beside the product, from [`Signals::take`].
-    ///
-    /// [`Signals::take`]: super::shrink::Signals::take
-    pub(super) fn beside(self, shrink: Option<(u64, u32)>) -> Self {
-        let (signals, shrinking) = shrink.unwrap_or((0, 0));
-        Self { signals, shrinking, ..self }
+    /// With the shrink that runs beside the product.
+    pub(super) fn beside(self, shrink: Beside) -> Self {
+        Self { beside: shrink, ..self }
     }
 }
 
@@ -102,7 +99,8 @@ impl PendingView {
     /// What `low_rank.cuh` needs of it.
     pub(super) fn low_rank(&self) -> LowRankView {
         let Self { shrunk: s, adapters, ranks, layer, site, .. } = *self;
-        LowRankView { s, adapters, signals: 0, ranks, layer, site, shrinking: 0 }
+        let beside = Beside::default();
+        LowRankView { s, adapters, beside, ranks, layer, site, padding: 0 }
     }
 
     /// Where the product lies.

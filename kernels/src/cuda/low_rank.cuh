@@ -14,14 +14,13 @@
 struct LowRank {
   const float* s;  // [rows, ranks] of `shrink`, or null where no row has an adapter
   Adapters adapters;
-  Signals* signals;
+  Beside shrink;
   u32 ranks, layer, site;
-  u32 shrinking;  // blocks of the shrink beside the product; 0 where it has ended by then
 
   // Once x and all that is older may be read, by copies too.
   __device__ void await_x() const {
-    if (!shrinking) return wait_for_predecessor();
-    await_signal(signals->has_x, 1);
+    if (!shrink) return wait_for_predecessor();
+    await_signal(shrink.signals->has_x, 1);
     asm volatile("fence.proxy.async;" ::: "memory");
   }
 };

@@ -252,11 +252,12 @@ __device__ inline void help(const Ring<T>& ring, const Work& work, const Step& s
   p.low_rank.await_x();
   find_scales<T>(ring, p);
   if (!lora) return;
-  if (p.low_rank.shrinking) await_signal(p.low_rank.signals->shrunk, p.low_rank.shrinking);
+  const Beside& shrink = p.low_rank.shrink;
+  if (shrink) await_signal(shrink.signals->shrunk, shrink.blocks);
   send_low_rank<T, E == Epilogue::GATED>(ring, work.steps, step, p.low_rank, work.first, p.outputs,
                                          share, found);
-  if (!p.low_rank.shrinking) return;
-  if (threadIdx.x % WARP == 0) arrive_signals(*p.low_rank.signals);
+  if (!shrink) return;
+  if (threadIdx.x % WARP == 0) arrive_signals(*shrink.signals);
   wait_for_predecessor();  // for who waits for this kernel
 }
 
@@ -318,11 +319,11 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
     if (threadIdx.x == T::MULTIPLIERS)
       Copier<T, E == Epilogue::GATED>(ring, work, w, x).run([&] { p.low_rank.await_x(); });
     __syncwarp();
-    if (!p.low_rank.shrinking) wait_for_predecessor();
+    if (!p.low_rank.shrink) wait_for_predecessor();
     if (p.low_rank.s) weights_are_sent();
   } else {
     // Else what the helping warp has waited for comes with `scaled`.
-    if (!p.low_rank.shrinking) wait_for_predecessor();
+    if (!p.low_rank.shrink) wait_for_predecessor();
     if constexpr (MEET) multiply_part<T>(ring, work, p);
     else multiply_tiles<T, E>(ring, work, p);
   }

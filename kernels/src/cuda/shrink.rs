@@ -75,36 +75,6 @@ impl Taken {
     }
 }
 
-/// By which a product runs beside the shrink of its activations (`signals.cuh`).
-pub(super) struct Signals {
-    words: DeviceBuffer,
-    /// Whether a shrink raises them and no product has taken them yet.
-    raised: bool,
-    /// Blocks of that shrink, if it is what was launched last.
-    beside: Option<u32>,
-}
-
-impl Signals {
-    pub(super) fn new(device: &Arc<Device>) -> Result<Self, DeviceError> {
-        let mut words = DeviceBuffer::new(device, 12, "signals of shrink")?;
-        words.write(0, &[0; 12]);
-        Ok(Self { words, raised: false, beside: None })
-    }
-
-    /// Something else is launched.
-    pub(super) fn pass(&mut self) {
-        self.beside = None;
-    }
-
-    /// For the product launched next: the signals' address, and the blocks that raise them. `None`
-    /// where a shrink does not come right before it.
-    pub(super) fn take(&mut self) -> Option<(u64, u32)> {
-        let blocks = self.beside.take()?;
-        self.raised = false;
-        Some((self.words.address(), blocks))
-    }
-}
-
 /// `out = scale * x A^T` for the linears of a site, by each row's own adapter: `x` `[rows, in]`,
 /// `out` `[rows, cols]` in f32, of which a row's ranks are written.
 pub(super) fn shrink(cx: &mut Context, x: &Tensor, (layer, site): (usize, Site), out: &mut Tensor) {
@@ -131,8 +101,9 @@ fn few(cx: &mut Context, x: &Tensor, place: (usize, Site, ShrinkSize), out: &Ten
     assert_eq!(cx.pool.shape().dtype, Dtype::Bf16, "bf16 activations beside bf16 tiles");
     let inputs = x.cols as u32;
     let (runs, run_inputs) = runs(inputs, &cx.device.arch);
-    let signals = if cx.device.arch == "sm_90a" { cx.signals.words.address() } else { 0 };
-    if cx.signals.raised {
+    let claim = (cx.device.arch == "sm_90a").then(|| cx.signals.claim(layer, site)).flatten();
+    let signals = claim.as_ref().map_or(0, |claim| claim.address);
+    if claim.as_ref().is_some_and(|claim| claim.is_raised) {
         let parameters = Parameters::default().with(signals);
         // SAFETY: the parameter of `lower_signals`; the words live as long as the context.
         unsafe { cx.launch((DECODE.name, "lower_signals"), Grid::flat(1, 1), parameters) };
@@ -160,8 +131,9 @@ fn few(cx: &mut Context, x: &Tensor, place: (usize, Site, ShrinkSize), out: &Ten
     // rows, a row of `out` has room for the ranks of every bound adapter, and the inputs of its
     // tiles are columns of `x` (asserted where adapters are admitted).
     unsafe { cx.launch((DECODE.name, "shrink_decode"), grid, parameters) };
-    cx.signals.raised = signals != 0;
-    cx.signals.beside = (signals != 0).then_some(clusters * runs);
+    if let Some(claim) = claim {
+        cx.signals.raise(&claim, clusters * runs);
+    }
 }
 
 /// Blocks that share the inputs of an item, and the inputs of each. The order of a sum depends on

@@ -432,9 +432,9 @@ extern "C" __global__ void __launch_bounds__(WARPS* WARP, 4)
   decode.run_all();
 }
 
-// For signals that no product has taken.
+// For signals that no product has taken. The product behind the next shrink must not see them, so
+// nothing starts before this has ended.
 extern "C" __global__ void lower_signals(Signals* signals) {
-  release_successor();
   wait_for_predecessor();
   *signals = {};
 }

@@ -3,11 +3,21 @@
 #pragma once
 #include "prelude.cuh"
 
-// `Signals` of cuda/shrink.rs; zeros between a product and the next shrink.
+// A site's words; zeros between its product and the next step's shrink. Those of other sites may be
+// in flight too: a product can start before the one ahead of its shrink has ended.
 struct Signals {
   u32 has_x;    // whether what both read is there
   u32 shrunk;   // blocks of shrink that have written all of theirs, or have nothing to write
   u32 arrived;  // blocks of the product that need no more signals
+  u32 padding;
+};
+
+// `Beside` of cuda/signals.rs.
+struct Beside {
+  Signals* signals;
+  u32 blocks;  // of the shrink beside the product; 0 where it has ended before x may be read
+
+  __device__ operator bool() const { return blocks; }
 };
 
 __device__ inline void await_signal(const u32& word, u32 value) {

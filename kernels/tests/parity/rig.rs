@@ -178,9 +178,11 @@ impl<'a, B: Backend> Rig<'a, B> {
         let queries = self.case.shape.heads * self.case.shape.head_dim;
         let mut q = poisoned(&mut self.backend, rows.len(), queries);
         self.backend.begin(batch);
-        self.backend.rope_store(LAYER, Pending { y, bias: None, delta: None }, &mut q);
-        // Until its queries are read, all of it may wait.
-        self.backend.read(&q);
+        for layer in 0..LAYERS {
+            self.backend.rope_store(layer, Pending { y, bias: None, delta: None }, &mut q);
+            // Until its queries are read, all of it may wait.
+            self.backend.read(&q);
+        }
     }
 
     /// Some operations on a batch.

@@ -18,12 +18,14 @@ use crate::{
 const VOCABULARY: usize = 264;
 const SEED: u64 = 5;
 
-/// The weights of one layer, and of what is around it.
+/// The weights of a layer, the same in all of them, and of what is around them.
 struct Decoder<B: Backend> {
     embedding: B::Matrix,
     norm: B::Vector,
     qkv: B::Matrix,
     output: B::Matrix,
+    gate_up: B::Matrix,
+    down: B::Matrix,
     head: B::Matrix,
 }
 
@@ -35,6 +37,8 @@ struct Tensors<B: Backend> {
     shrunk: B::Tensor,
     queries: B::Tensor,
     attended: B::Tensor,
+    gate_up: B::Tensor,
+    activated: B::Tensor,
     branch: B::Tensor,
     gathered: B::Tensor,
     logits: B::Tensor,
@@ -65,44 +69,61 @@ impl<B: Backend> Decoder<B> {
         let embedding = matrix(case.rows, case.hidden);
         let qkv = matrix(case.shape.qkv_width(), case.hidden);
         let output = matrix(case.hidden, queries);
+        let gate_up = matrix(2 * case.intermediate, case.hidden);
+        let down = matrix(case.hidden, case.intermediate);
         let head = matrix(VOCABULARY, case.hidden);
         let norm = backend.vector(&Random(SEED).values(case.hidden)).unwrap();
-        Self { embedding, norm, qkv, output, head }
+        Self { embedding, norm, qkv, output, gate_up, down, head }
     }
 
     /// Logits of the batch's `logit_rows`.
-    fn step(
-        &self,
-        backend: &mut B,
-        tensors: &mut Tensors<B>,
-        batch: &Batch,
-        layer: usize,
-    ) -> Vec<f32> {
-        let t = tensors;
-        let lora = batch.has_lora();
+    fn step(&self, backend: &mut B, t: &mut Tensors<B>, batch: &Batch) -> Vec<f32> {
         let weight = (&self.norm, 1e-5);
         backend.begin(batch);
         backend.embed(&self.embedding, &mut t.residual);
         backend.norm(&mut t.residual, None, weight, &mut t.normed);
-        backend.matmul(&t.normed, &self.qkv, &mut t.qkv);
-        if lora {
-            backend.shrink(&t.normed, layer, Site::Qkv, &mut t.shrunk);
+        for layer in 0..LAYERS {
+            self.layer(backend, t, layer, batch.has_lora());
         }
-        let delta = |site| lora.then_some(Delta { shrunk: &t.shrunk, layer, site });
-        let qkv = Pending { y: &t.qkv, bias: None, delta: delta(Site::Qkv) };
-        backend.rope_store(layer, qkv, &mut t.queries);
-        backend.attention(layer, &t.queries, &mut t.attended);
-        backend.matmul(&t.attended, &self.output, &mut t.branch);
-        if lora {
-            backend.shrink(&t.attended, layer, Site::Output, &mut t.shrunk);
-        }
-        let delta = lora.then_some(Delta { shrunk: &t.shrunk, layer, site: Site::Output });
-        let add = Pending { y: &t.branch, bias: None, delta };
-        backend.norm(&mut t.residual, Some(add), weight, &mut t.normed);
         backend.gather(&t.normed, &mut t.gathered);
         backend.matmul(&t.gathered, &self.head, &mut t.logits);
         backend.read(&t.logits)
     }
+
+    fn layer(&self, backend: &mut B, t: &mut Tensors<B>, layer: usize, lora: bool) {
+        let weight = (&self.norm, 1e-5);
+        let shrink = |backend: &mut B, x: &B::Tensor, site, shrunk: &mut B::Tensor| {
+            if lora {
+                backend.shrink(x, layer, site, shrunk);
+            }
+        };
+        let site = |site| lora.then_some((layer, site));
+        backend.matmul(&t.normed, &self.qkv, &mut t.qkv);
+        shrink(backend, &t.normed, Site::Qkv, &mut t.shrunk);
+        backend.rope_store(layer, pending(&t.qkv, &t.shrunk, site(Site::Qkv)), &mut t.queries);
+        backend.attention(layer, &t.queries, &mut t.attended);
+        backend.matmul(&t.attended, &self.output, &mut t.branch);
+        shrink(backend, &t.attended, Site::Output, &mut t.shrunk);
+        let add = pending(&t.branch, &t.shrunk, site(Site::Output));
+        backend.norm(&mut t.residual, Some(add), weight, &mut t.normed);
+        backend.matmul(&t.normed, &self.gate_up, &mut t.gate_up);
+        shrink(backend, &t.normed, Site::GateUp, &mut t.shrunk);
+        backend.activate(pending(&t.gate_up, &t.shrunk, site(Site::GateUp)), &mut t.activated);
+        backend.matmul(&t.activated, &self.down, &mut t.branch);
+        shrink(backend, &t.activated, Site::Down, &mut t.shrunk);
+        let add = pending(&t.branch, &t.shrunk, site(Site::Down));
+        backend.norm(&mut t.residual, Some(add), weight, &mut t.normed);
+    }
+}
+
+/// A product, with a delta for the rows of a site's adapters.
+fn pending<'a, B: Backend>(
+    y: &'a B::Tensor,
+    shrunk: &'a B::Tensor,
+    site: Option<(usize, Site)>,
+) -> Pending<'a, B> {
+    let delta = site.map(|(layer, site)| Delta { shrunk, layer, site });
+    Pending { y, bias: None, delta }
 }
 
 impl<B: Backend> Tensors<B> {
@@ -116,6 +137,8 @@ impl<B: Backend> Tensors<B> {
             shrunk: tensor(3 * 256),
             queries: tensor(queries),
             attended: tensor(queries),
+            gate_up: tensor(2 * case.intermediate),
+            activated: tensor(case.intermediate),
             branch: tensor(case.hidden),
             gathered: tensor(case.hidden),
             logits: tensor(VOCABULARY),
@@ -161,7 +184,6 @@ const STEPS: [(usize, bool); 12] = [
 fn small_steps_replay_what_they_launched() {
     let Some(cuda) = open() else { return };
     let case = &Case::planned(&plan().plan, &mut Random(SEED)).decoding();
-    let layer = LAYERS - 1;
     let mut cuda = filled(case, cuda);
     let mut reference = filled(case, cpu(Isa::Reference, 1));
     let decoder = Decoder::<Cuda>::new(&mut cuda, case);
@@ -171,20 +193,20 @@ fn small_steps_replay_what_they_launched() {
     let mut kept = Vec::new();
     for (sequences, lora) in STEPS {
         let batch = batch(case, sequences, lora);
-        let logits = decoder.step(&mut cuda, &mut tensors, &batch, layer);
-        let expected = of_reference.step(&mut reference, &mut tensors_of_reference, &batch, layer);
+        let logits = decoder.step(&mut cuda, &mut tensors, &batch);
+        let expected = of_reference.step(&mut reference, &mut tensors_of_reference, &batch);
         assert_within(3e-2, &format!("{sequences} sequences, {lora}"), &logits, &expected);
         // Elsewhere in memory, what is launched is never the same.
         let before = cuda.replay_counts();
         let mut elsewhere = Tensors::new(&mut cuda, case);
-        let one_by_one = decoder.step(&mut cuda, &mut elsewhere, &batch, layer);
+        let one_by_one = decoder.step(&mut cuda, &mut elsewhere, &batch);
         assert_eq!(cuda.replay_counts(), before, "launched one by one");
         kept.push(elsewhere);
         assert_same_bits("one by one", &one_by_one, &logits);
         // The class's latest launches are those above; these become it again.
-        let again = decoder.step(&mut cuda, &mut tensors, &batch, layer);
+        let again = decoder.step(&mut cuda, &mut tensors, &batch);
         let before = cuda.replay_counts().replayed;
-        let replayed = decoder.step(&mut cuda, &mut tensors, &batch, layer);
+        let replayed = decoder.step(&mut cuda, &mut tensors, &batch);
         assert_eq!(cuda.replay_counts().replayed, before + 1);
         assert_same_bits("again", &again, &logits);
         assert_same_bits("replayed", &replayed, &logits);
@@ -201,7 +223,7 @@ fn small_unused_adapters_change_no_launch() {
     let decoder = Decoder::<Cuda>::new(cuda, case);
     let mut tensors = Tensors::new(cuda, case);
     let batch = batch(case, 9, false);
-    let mut step = |cuda: &mut Cuda| decoder.step(cuda, &mut tensors, &batch, 0);
+    let mut step = |cuda: &mut Cuda| decoder.step(cuda, &mut tensors, &batch);
     let off = [step(cuda), step(cuda), step(cuda)];
     assert_eq!(cuda.replay_counts(), ReplayCounts { captured: 1, replayed: 2 });
     rig.load_all();
