@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! cargo bench --profile dev -p switchyard-kernels --bench kernels -- \
-//!     [cuda:N|cpu] [SHAPE,..] [SECONDS]
+//!     [cuda:N|cpu] [SHAPE,..] [SECONDS] [PART,..]
 //! ```
+//!
+//! PARTs: products, attention, sampling, adapters.
 //!
 //! Calls are queued behind a pause, so that they run back to back, and turn to weights, layers,
 //! adapters and pages that no cache holds any more. On the processor it shows that it works.
@@ -67,6 +69,7 @@ fn main() -> Result<(), DeviceError> {
     let word = |at: usize, default: &'static str| words.get(at).map_or(default, String::as_str);
     let names: Vec<&str> = word(1, "llama-3-8b,tinyllama-1.1b").split(',').collect();
     let budget = Duration::from_secs(word(2, "300").parse().expect("SECONDS"));
+    let parts: Vec<&str> = word(3, "products,attention,sampling,adapters").split(',').collect();
     let shapes = SHAPES.iter().filter(|shape| names.contains(&shape.name));
     match word(0, "cuda:0").strip_prefix("cuda:") {
         Some(number) => {
@@ -74,14 +77,18 @@ fn main() -> Result<(), DeviceError> {
             let compiled = Compiled::default();
             let mut table = Table::new(budget, Some(cuda::copy_bandwidth(ordinal)?));
             for shape in shapes {
-                bench(Bed::new(Cuda::new(ordinal, compiled.clone())?, shape, GPU)?, &mut table);
+                bench(
+                    Bed::new(Cuda::new(ordinal, compiled.clone())?, shape, GPU)?,
+                    &mut table,
+                    &parts,
+                );
             }
             table.close();
         }
         None => {
             let mut table = Table::new(budget, None);
             for shape in shapes {
-                bench(Bed::new(Cpu::new(Isa::best(), 2)?, shape, CPU)?, &mut table);
+                bench(Bed::new(Cpu::new(Isa::best(), 2)?, shape, CPU)?, &mut table, &parts);
             }
             table.close();
         }
@@ -89,12 +96,18 @@ fn main() -> Result<(), DeviceError> {
     Ok(())
 }
 
-fn bench<B: Timed>(mut bed: Bed<'_, B>, table: &mut Table) {
+fn bench<B: Timed>(mut bed: Bed<'_, B>, table: &mut Table, parts: &[&str]) {
     table.of(bed.shape);
-    without_adapters(&mut bed, table);
-    attention(&mut bed, table);
-    sampling(&mut bed, table);
-    for rank in RANKS {
+    if parts.contains(&"products") {
+        without_adapters(&mut bed, table);
+    }
+    if parts.contains(&"attention") {
+        attention(&mut bed, table);
+    }
+    if parts.contains(&"sampling") {
+        sampling(&mut bed, table);
+    }
+    for rank in RANKS.into_iter().filter(|_| parts.contains(&"adapters")) {
         with_adapters(&mut bed, table, rank);
     }
 }
