@@ -143,8 +143,8 @@ impl Case {
     }
 }
 
-/// Both are as far from the truth, merged in f32 without rounding anything, as their element type makes
-/// them: merged weights are rounded once more, and so are low ranks between the adapter's halves.
+/// Both are as far from the truth, weights merged in f32, as their element type makes them: merged
+/// ones are rounded once more, and so are low ranks between the adapter's halves.
 #[test]
 fn an_adapter_equals_merged_weights() {
     let Some(open) = device() else { return };

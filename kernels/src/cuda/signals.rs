@@ -1,4 +1,5 @@
-//! By which a product runs beside the shrink of its activations: words in memory that the two share (`signals.cuh`).
+//! By which a product runs beside the shrink of its activations: words in memory that the two
+//! share (`signals.cuh`).
 
 use std::sync::Arc;
 
@@ -10,7 +11,8 @@ const BYTES: usize = 16;
 /// Of a layer.
 const SITES: usize = Site::Down as usize + 1;
 
-/// Words for every site of every layer. Kernels of several sites are in flight at a time, of two steps never.
+/// Words for every site of every layer. Kernels of several sites are in flight at a time, of two
+/// steps never.
 pub(super) struct Signals {
     words: DeviceBuffer,
     places: Vec<Place>,
