@@ -5,7 +5,7 @@
 //!     [cuda:N|cpu] [SHAPE,..] [SECONDS] [PART,..]
 //! ```
 //!
-//! PARTs: products, attention, sampling, adapters.
+//! PARTs are all of `PARTS`, if none is named.
 //!
 //! Calls are queued behind a pause, so that they run back to back, and turn to weights, layers,
 //! adapters and pages that no cache holds any more. On the processor it shows that it works.
@@ -37,6 +37,7 @@ const DECODING: [usize; 4] = [1, 32, 64, 128];
 const PASTS: [usize; 2] = [192, 2048];
 /// Rows that decode, and how many adapters they share.
 const SHARED: [(usize, usize); 6] = [(1, 1), (64, 1), (64, 8), (32, 32), (64, 64), (128, 128)];
+const PARTS: [&str; 4] = ["products", "attention", "sampling", "adapters"];
 const RANKS: [usize; 3] = [16, 8, 64];
 /// Sequences and tokens of prompts that are read at once.
 const PROMPTS: [(usize, usize); 2] = [(16, 128), (1, 2048)];
@@ -69,7 +70,10 @@ fn main() -> Result<(), DeviceError> {
     let word = |at: usize, default: &'static str| words.get(at).map_or(default, String::as_str);
     let names: Vec<&str> = word(1, "llama-3-8b,tinyllama-1.1b").split(',').collect();
     let budget = Duration::from_secs(word(2, "300").parse().expect("SECONDS"));
-    let parts: Vec<&str> = word(3, "products,attention,sampling,adapters").split(',').collect();
+    let parts = words.get(3).map_or(PARTS.to_vec(), |parts| parts.split(',').collect());
+    for part in &parts {
+        assert!(PARTS.contains(part), "a PART is one of {PARTS:?}, not {part:?}");
+    }
     let shapes = SHAPES.iter().filter(|shape| names.contains(&shape.name));
     match word(0, "cuda:0").strip_prefix("cuda:") {
         Some(number) => {
