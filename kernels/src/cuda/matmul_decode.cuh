@@ -151,8 +151,7 @@ __device__ inline float4 load_floats(const float* p) { return *reinterpret_cast<
 
 // Four outputs of a token: the blocks' sums in their order, then delta.
 template <class T>
-__device__ inline float4 sum_up(const Ring<T>& ring, const Work& work, u32 token, u32 row,
-                                bool has_delta) {
+__device__ inline float4 sum_up(const Ring<T>& ring, const Work& work, u32 token, u32 row) {
   const u32 at = (token * PITCH<T> + row) * 4;
   float4 sum;
   if constexpr (T::SPLITS == 1) {
@@ -164,7 +163,7 @@ __device__ inline float4 sum_up(const Ring<T>& ring, const Work& work, u32 token
     sum = part[0];
 #pragma unroll
     for (u32 j = 1; j < T::SPLITS; j++) sum = sum + part[j];
-    if (has_delta) {
+    if constexpr (T::LORA) {
       const u32 own = token - work.split * T::SHARE;
       sum = sum + load_shared_floats(delta_tile(ring) + (own * PITCH<T> + row) * 4);
     }
@@ -220,8 +219,8 @@ struct Finish {
     for (u32 i = threadIdx.x; is_live(i); i += T::THREADS) {
       const u32 token = this->token(i), output = this->output(i);
       const float scale = ring.board->scales[token];
-      float4 y = sum_up<T>(ring, work, token, i % QUADS * 4, p.low_rank.s != nullptr) *
-                 make_float4(scale, scale, scale, scale);
+      float4 y =
+          sum_up<T>(ring, work, token, i % QUADS * 4) * make_float4(scale, scale, scale, scale);
       const bool inside = output < p.outputs;
       if (inside && p.bias) y = y + load_floats(p.bias + output);
       if constexpr (E == Epilogue::RESIDUAL) {
@@ -238,27 +237,34 @@ struct Finish {
 
 // ----
 
+// Until x may be read.
+template <class T>
+__device__ inline void await_x(const LowRank& low_rank) {
+  if constexpr (T::LORA) low_rank.await_x();
+  else wait_for_predecessor();
+}
+
 // The helping warp.
 template <class T, Epilogue E>
 __device__ inline void help(const Ring<T>& ring, const Work& work, const Step& step,
                             const Product& p) {
-  const bool lora = p.low_rank.s;
   const RowRange share = share_of<T>(work);
   Lookup found = {};
-  if (lora) {
+  if constexpr (T::LORA) {
     prefetch_descriptors(step, p.low_rank);
     found = look_up(step, p.low_rank, 0, share);
   }
-  p.low_rank.await_x();
+  await_x<T>(p.low_rank);
   find_scales<T>(ring, p);
-  if (!lora) return;
-  const Beside& shrink = p.low_rank.shrink;
-  if (shrink) await_signal(shrink.signals->shrunk, shrink.blocks);
-  send_low_rank<T, E == Epilogue::GATED>(ring, work.steps, step, p.low_rank, work.first, p.outputs,
-                                         share, found);
-  if (!shrink) return;
-  if (threadIdx.x % WARP == 0) arrive_signals(*shrink.signals);
-  wait_for_predecessor();  // for who waits for this kernel
+  if constexpr (T::LORA) {
+    const Beside& shrink = p.low_rank.shrink;
+    if (shrink) await_signal(shrink.signals->shrunk, shrink.blocks);
+    send_low_rank<T, E == Epilogue::GATED>(ring, work.steps, step, p.low_rank, work.first,
+                                           p.outputs, share, found);
+    if (!shrink) return;
+    if (threadIdx.x % WARP == 0) arrive_signals(*shrink.signals);
+    wait_for_predecessor();  // for who waits for this kernel
+  }
 }
 
 // The multipliers, where a block adds up its sums by itself: any number of tiles, or one where
@@ -269,7 +275,7 @@ __device__ inline void multiply_tiles(const Ring<T>& ring, const Work& work, con
   for (u32 tile = work.first; tile < work.tiles; tile += work.stride) {
     typename T::Sums sums;
     accumulate<T>(ring, cursor, work.steps, sums);
-    if (p.low_rank.s) add_low_rank<T, E == Epilogue::GATED, T::TOKENS>(ring, cursor, 0, sums);
+    if constexpr (T::LORA) add_low_rank<T, E == Epilogue::GATED, T::TOKENS>(ring, cursor, 0, sums);
     barrier_wait(shared_address(&ring.board->scaled), 0);
     if constexpr (E == Epilogue::GATED) write_gated<T>(ring, p, tile, sums);
     else write_plain<T>(ring, p, tile, sums);
@@ -285,16 +291,16 @@ __device__ inline void multiply_part(const Ring<T>& ring, const Work& work, cons
   const auto meet = [] {  // every stage has been read and is free
     asm volatile("bar.sync 1, %0;" ::"n"(T::MULTIPLIERS) : "memory");
   };
-  if constexpr (T::SPLITS == 1) {
-    if (p.low_rank.s) add_low_rank<T, false, T::TOKENS>(ring, cursor, 0, sums);
+  if constexpr (!T::LORA) {
     meet();
-  } else if (p.low_rank.s) {
+  } else if constexpr (T::SPLITS == 1) {
+    add_low_rank<T, false, T::TOKENS>(ring, cursor, 0, sums);
+    meet();
+  } else {
     float delta[T::TILES][T::SHARE / 2] = {};
     add_low_rank<T, false, T::SHARE>(ring, cursor, work.split * T::SHARE, delta);
     meet();
     put_tile<T, T::SHARE>(delta_tile(ring), delta);
-  } else {
-    meet();
   }
   put_tile<T, T::TOKENS>(ring.base, sums);
   barrier_wait(shared_address(&ring.board->scaled), 0);
@@ -310,6 +316,7 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
   extern __shared__ u8 shared[];
   const Ring<T> ring = Ring<T>::in(shared);
   const Work work = Work::of_block<T>(p.inputs, p.outputs);
+  const bool beside = T::LORA && p.low_rank.shrink;
   release_successor();
   if (threadIdx.x == 0) ring.init();
   __syncthreads();
@@ -317,13 +324,13 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
     help<T, E>(ring, work, step, p);
   } else if (threadIdx.x >= T::MULTIPLIERS) {
     if (threadIdx.x == T::MULTIPLIERS)
-      Copier<T, E == Epilogue::GATED>(ring, work, w, x).run([&] { p.low_rank.await_x(); });
+      Copier<T, E == Epilogue::GATED>(ring, work, w, x).run([&] { await_x<T>(p.low_rank); });
     __syncwarp();
-    if (!p.low_rank.shrink) wait_for_predecessor();
-    if (p.low_rank.s) weights_are_sent();
+    if (!beside) wait_for_predecessor();
+    if constexpr (T::LORA) weights_are_sent();
   } else {
     // Else what the helping warp has waited for comes with `scaled`.
-    if (!p.low_rank.shrink) wait_for_predecessor();
+    if (!beside) wait_for_predecessor();
     if constexpr (MEET) multiply_part<T>(ring, work, p);
     else multiply_tiles<T, E>(ring, work, p);
   }
@@ -337,14 +344,21 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
   if constexpr (T::SPLITS > 1) cluster_sync();  // no block ends while another looks into it
 }
 
+// Whether rows have adapters: the source comes as two modules (matmul.rs). What those need would
+// take registers from kernels that have none, and so room beside their neighbours.
+#ifndef HAS_LORA
+#define HAS_LORA false
+#endif
+
 // A kernel NAME_ROWS_TOKENS_SPLITS_PER_CHUNKS; see `Tiling`.
-#define MATMUL_DECODE(NAME, EPILOGUE, ROWS, TOKENS, SPLITS, PER, CHUNKS)                           \
-  extern "C" __global__ void __launch_bounds__(Tiling<ROWS, TOKENS, SPLITS, PER, CHUNKS>::THREADS, \
-                                               PER)                                                \
-      NAME##_##ROWS##_##TOKENS##_##SPLITS##_##PER##_##CHUNKS(const __grid_constant__ TensorMap w,  \
-                                                             const __grid_constant__ TensorMap x,  \
-                                                             Step step, Product p) {               \
-    multiply<Tiling<ROWS, TOKENS, SPLITS, PER, CHUNKS>, Epilogue::EPILOGUE>(w, x, step, p);        \
+#define MATMUL_DECODE(NAME, EPILOGUE, ROWS, TOKENS, SPLITS, PER, CHUNKS)               \
+  MATMUL_KERNEL(NAME##_##ROWS##_##TOKENS##_##SPLITS##_##PER##_##CHUNKS, EPILOGUE, PER, \
+                Tiling<ROWS, TOKENS, SPLITS, PER, CHUNKS, HAS_LORA>)
+#define MATMUL_KERNEL(NAME, EPILOGUE, PER, ...)                                                 \
+  extern "C" __global__ void __launch_bounds__(__VA_ARGS__::THREADS, PER)                       \
+      NAME(const __grid_constant__ TensorMap w, const __grid_constant__ TensorMap x, Step step, \
+           Product p) {                                                                         \
+    multiply<__VA_ARGS__, Epilogue::EPILOGUE>(w, x, step, p);                                   \
   }
 
 #endif

@@ -21,9 +21,11 @@ enum class Epilogue {
   RESIDUAL,  // added to the residual, which becomes the next x
 };
 
-// Shape of a block; the host computes STAGES, THREADS and SHARED too (decode.rs: Tiling).
-template <u32 ROWS_, u32 TOKENS_, u32 SPLITS_, u32 PER_PROCESSOR_, u32 CHUNKS_>
+// Shape of a block; the host computes STAGES, THREADS and SHARED too (decode.rs: Tiling). LORA:
+// whether rows have adapters.
+template <u32 ROWS_, u32 TOKENS_, u32 SPLITS_, u32 PER_PROCESSOR_, u32 CHUNKS_, bool LORA_>
 struct Tiling {
+  static constexpr bool LORA = LORA_;
   static constexpr u32 ROWS = ROWS_, TOKENS = TOKENS_, SPLITS = SPLITS_;
   static constexpr u32 PER_PROCESSOR = PER_PROCESSOR_;    // blocks
   static constexpr u32 CHUNKS = CHUNKS_;                  // of a stage

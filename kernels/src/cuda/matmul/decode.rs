@@ -196,11 +196,13 @@ impl Product {
         // A block with adapters has one tile.
         let is_persistent = epilogue == Epilogue::Plain && view.low_rank.is_none();
         let grid = tiling.grid(outputs, is_persistent.then_some(processors));
-        let (module, kernel) = match epilogue {
-            Epilogue::Plain => (super::SUMS, tiling.kernel("matmul_sums")),
-            Epilogue::Gated => (super::GATED, tiling.kernel("matmul_gated")),
-            Epilogue::Residual => (super::RESIDUAL, tiling.kernel("matmul_residual")),
+        let ([plain, with_lora], operation) = match epilogue {
+            Epilogue::Plain => (super::SUMS, "matmul_sums"),
+            Epilogue::Gated => (super::GATED, "matmul_gated"),
+            Epilogue::Residual => (super::RESIDUAL, "matmul_residual"),
         };
+        let module = if view.low_rank.is_none() { plain } else { with_lora };
+        let kernel = tiling.kernel(operation);
         // SAFETY: the kernels' parameters in order; the maps are those of `w`, in boxes of 64 rows,
         // and of `x`, in boxes of `tokens` rows. `weights_map` has seen to whole chunks of inputs
         // and groups of outputs, and `Tiling` to a stage per split and the grid; what is written
