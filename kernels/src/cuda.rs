@@ -67,27 +67,25 @@ use step::Step;
 pub use tensor::{Matrix, Tensor, Vector};
 use upload::Upload;
 
-/// Every `.cu` file.
-pub const SOURCES: &[Source] = &[
-    activate::SOURCE,
-    attention::DECODE,
-    attention::PLAIN,
-    attention::PREFILL,
-    embed::SOURCE,
-    gather::SOURCE,
-    matmul::GATED[0],
-    matmul::GATED[1],
-    matmul::PLAIN,
-    matmul::RESIDUAL[0],
-    matmul::RESIDUAL[1],
-    matmul::SUMS[0],
-    matmul::SUMS[1],
-    norm::SOURCE,
-    rope_store::SOURCE,
-    sample::SOURCE,
-    shrink::DECODE,
-    shrink::SOURCE,
-];
+/// Every module, those that take the longest to compile ahead.
+pub fn sources() -> Vec<Source> {
+    let mut sources = [matmul::SUMS, matmul::RESIDUAL, matmul::GATED].concat().concat();
+    sources.extend([
+        activate::SOURCE,
+        attention::DECODE,
+        attention::PLAIN,
+        attention::PREFILL,
+        embed::SOURCE,
+        gather::SOURCE,
+        matmul::PLAIN,
+        norm::SOURCE,
+        rope_store::SOURCE,
+        sample::SOURCE,
+        shrink::DECODE,
+        shrink::SOURCE,
+    ]);
+    sources
+}
 
 /// What operations work with.
 struct Context {
@@ -140,7 +138,7 @@ impl Cuda {
     pub fn new(ordinal: usize, cache: impl BlobCache + 'static) -> Result<Self, DeviceError> {
         let device = Device::open(ordinal)?;
         let library = matmul::Library::open(&device)?;
-        let modules = Modules::begin(&device, SOURCES, cache)?;
+        let modules = Modules::begin(&device, sources(), cache)?;
         let (pool, step) = (Pool::empty(&device)?, Step::empty(&device)?);
         let (adapters, sampler) = (AdapterTable::empty(&device)?, Sampler::new(&device)?);
         let (splits, upload) = (Splits::empty(&device)?, Upload::new(&device));

@@ -10,8 +10,8 @@ use std::sync::Mutex;
 use switchyard_kernels::{
     BlobCache, DeviceError,
     cuda::{
-        SOURCES,
         compiler::{Source, compile},
+        sources,
     },
 };
 
@@ -36,8 +36,8 @@ impl BlobCache for Memory {
 
 /// Every source for one architecture; false if there is no NVRTC.
 fn compile_all(arch: &str, cache: &Memory) -> bool {
-    for source in SOURCES {
-        match compile(*source, arch, cache) {
+    for source in sources() {
+        match compile(source, arch, cache) {
             Ok(cubin) => assert_eq!(&cubin[1..4], b"ELF", "{} for {arch}", source.name),
             Err(DeviceError::Unavailable(why)) => {
                 assert!(std::env::var_os(REQUIRED).is_none(), "{why}");
@@ -61,11 +61,11 @@ fn every_source_compiles_for_every_architecture() {
         return;
     }
     let kept = cache.0.lock().unwrap().len();
-    assert_eq!(kept, SOURCES.len() * ARCHITECTURES.len(), "each has a key of its own");
+    assert_eq!(kept, sources().len() * ARCHITECTURES.len(), "each has a key of its own");
     let first = cache.0.lock().unwrap()[0].clone();
     let arch =
         ARCHITECTURES.into_iter().find(|arch| first.0.starts_with(&format!("cubin {arch} ")));
-    let names = |source: &&Source| first.0.contains(&format!(" {}\n", source.name));
-    let source = SOURCES.iter().find(names).unwrap();
-    assert_eq!(compile(*source, arch.unwrap(), cache).unwrap(), first.1, "found in the cache");
+    let names = |source: &Source| first.0.contains(&format!(" {}\n", source.name));
+    let source = sources().into_iter().find(names).unwrap();
+    assert_eq!(compile(source, arch.unwrap(), cache).unwrap(), first.1, "found in the cache");
 }

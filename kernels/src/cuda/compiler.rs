@@ -6,10 +6,10 @@ use cudarc::nvrtc::{result, sys};
 
 use crate::{BlobCache, DeviceError};
 
-/// One `.cu` file.
+/// One `.cu` file, or one of the modules that it comes as.
 #[derive(Clone, Copy)]
 pub struct Source {
-    /// Its name without the ending.
+    /// Its name, that of the file without the ending.
     pub name: &'static str,
     /// Its text.
     pub text: &'static str,
@@ -132,5 +132,5 @@ impl Drop for Program {
 }
 
 fn failed(source: Source, why: &str) -> DeviceError {
-    DeviceError::Kernel(format!("compiling {}.cu failed:\n{why}", source.name))
+    DeviceError::Kernel(format!("compiling {} failed:\n{why}", source.name))
 }

@@ -16,25 +16,11 @@ mod plain;
 
 use super::{Context, Matrix, Tensor, compiler::Source, norm};
 use crate::Dtype;
-pub(in crate::cuda) use decode::{Product, ROWS_MAX as FEW_ROWS, WeightsMap, weights_map};
+pub(in crate::cuda) use decode::{
+    GATED, Product, RESIDUAL, ROWS_MAX as FEW_ROWS, SUMS, WeightsMap, weights_map,
+};
 pub(super) use library::Library;
 
-/// The kernels of [`decode`], for rows without adapters and for rows with them. Two of each, which
-/// compile side by side.
-macro_rules! sources {
-    ($name:literal, $text:literal) => {
-        [
-            Source { name: $name, text: include_str!($text) },
-            Source {
-                name: concat!($name, "_lora"),
-                text: concat!("#define HAS_LORA true\n", include_str!($text)),
-            },
-        ]
-    };
-}
-pub(super) const SUMS: [Source; 2] = sources!("matmul_sums", "matmul_sums.cu");
-pub(super) const GATED: [Source; 2] = sources!("matmul_gated", "matmul_gated.cu");
-pub(super) const RESIDUAL: [Source; 2] = sources!("matmul_residual", "matmul_residual.cu");
 pub(super) const PLAIN: Source =
     Source { name: "matmul_plain", text: include_str!("matmul_plain.cu") };
 

@@ -344,11 +344,10 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
   if constexpr (T::SPLITS > 1) cluster_sync();  // no block ends while another looks into it
 }
 
-// Whether rows have adapters: the source comes as two modules (matmul.rs). What those need would
-// take registers from kernels that have none, and so room beside their neighbours.
-#ifndef HAS_LORA
-#define HAS_LORA false
-#endif
+// A source that lists kernels comes as several modules (matmul/decode.rs), which compile side by
+// side: one for each OF_TOKENS, for rows with adapters where HAS_LORA and for rows without. What
+// adapters need would take registers from kernels that have none, and so room beside their
+// neighbours.
 
 // A kernel NAME_ROWS_TOKENS_SPLITS_PER_CHUNKS; see `Tiling`.
 #define MATMUL_DECODE(NAME, EPILOGUE, ROWS, TOKENS, SPLITS, PER, CHUNKS)               \

@@ -2,8 +2,11 @@
 
 use std::{
     collections::HashMap,
-    panic,
-    sync::Arc,
+    iter, panic,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread::{self, JoinHandle},
 };
 
@@ -30,16 +33,16 @@ pub(super) struct Modules {
 }
 
 impl Modules {
-    /// Begins to compile and load every source on a thread of its own.
+    /// Begins to compile and load every source.
     pub(super) fn begin(
         device: &Arc<Device>,
-        sources: &'static [Source],
+        sources: Vec<Source>,
         cache: impl BlobCache + 'static,
     ) -> Result<Self, DeviceError> {
         compiler::find()?;
         let device = device.clone();
         let thread = thread::Builder::new().name("kernels".into());
-        let coming = thread.spawn(move || load(&device, sources, &cache)).map_err(|error| {
+        let coming = thread.spawn(move || load(&device, &sources, &cache)).map_err(|error| {
             DeviceError::Unavailable(format!("a thread that compiles kernels: {error}"))
         })?;
         Ok(Self { coming: Some(coming), modules: HashMap::new(), functions: HashMap::new() })
@@ -84,18 +87,24 @@ impl Drop for Modules {
     }
 }
 
-/// Compiles every source, several at a time, and loads what came of it.
+/// Compiles every source, as many at a time as the machine has processors, and loads what came of
+/// it.
 fn load(device: &Device, sources: &[Source], cache: &dyn BlobCache) -> Result<Loaded, DeviceError> {
-    let compiled: Vec<Result<Vec<u8>, DeviceError>> = thread::scope(|scope| {
-        let compile = |&source| scope.spawn(move || compile(source, &device.arch, cache));
-        let threads: Vec<_> = sources.iter().map(compile).collect();
-        threads.into_iter().map(|t| t.join().expect("the compiler does not panic")).collect()
+    let workers = thread::available_parallelism().map_or(1, usize::from).min(sources.len());
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let sources = iter::from_fn(|| sources.get(next.fetch_add(1, Ordering::Relaxed)));
+        sources.map(|&source| (source, compile(source, &device.arch, cache))).collect::<Vec<_>>()
+    };
+    let compiled: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().flat_map(|t| t.join().expect("the compiler does not panic")).collect()
     });
     let mut modules = HashMap::new();
-    for (source, cubin) in sources.iter().zip(compiled) {
+    for (source, cubin) in compiled {
         let module = device.context.load_module(Ptx::from_binary(cubin?));
         let module = module
-            .map_err(|error| DeviceError::Kernel(format!("loading {}.cu: {error}", source.name)))?;
+            .map_err(|error| DeviceError::Kernel(format!("loading {}: {error}", source.name)))?;
         modules.insert(source.name, module);
     }
     Ok(modules)

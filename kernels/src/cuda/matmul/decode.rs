@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::super::{
     Context, Matrix, Tensor,
+    compiler::Source,
     deferred::Deferred,
     device::Device,
     expand::{LowRankView, PendingView},
@@ -18,7 +19,40 @@ use super::super::{
     tensor_map::{BOX_COLUMNS, TensorMap},
 };
 use crate::Dtype;
-use tiling::Tiling;
+use tiling::{TOKENS, Tiling};
+
+/// A source by [`TOKENS`], for rows without adapters and for rows with them: modules that compile
+/// side by side.
+macro_rules! modules {
+    ($name:literal, $text:literal) => {
+        [
+            modules!($name, $text, 8),
+            modules!($name, $text, 32),
+            modules!($name, $text, 64),
+            modules!($name, $text, 128),
+        ]
+    };
+    ($name:literal, $text:literal, $tokens:literal) => {
+        [modules!($name, $text, $tokens, "", false), modules!($name, $text, $tokens, "_lora", true)]
+    };
+    ($name:literal, $text:literal, $tokens:literal, $lora:literal, $has_lora:literal) => {
+        Source {
+            name: concat!($name, "_", $tokens, $lora),
+            text: concat!(
+                "#define OF_TOKENS ",
+                $tokens,
+                "\n#define HAS_LORA ",
+                $has_lora,
+                "\n",
+                include_str!($text),
+            ),
+        }
+    };
+}
+type Modules = [[Source; 2]; TOKENS.len()];
+pub(in crate::cuda) const SUMS: Modules = modules!("matmul_sums", "../matmul_sums.cu");
+pub(in crate::cuda) const GATED: Modules = modules!("matmul_gated", "../matmul_gated.cu");
+pub(in crate::cuda) const RESIDUAL: Modules = modules!("matmul_residual", "../matmul_residual.cu");
 
 /// Rows that the way takes.
 pub(in crate::cuda) const ROWS_MAX: usize = 128;
@@ -176,7 +210,8 @@ impl Product {
     }
 
     fn launch(&self, cx: &mut Context, epilogue: Epilogue, mut view: ProductView) {
-        if !view.low_rank.is_none() {
+        let has_lora = !view.low_rank.is_none();
+        if has_lora {
             view.low_rank = view.low_rank.beside(cx.signals.take());
         }
         let ProductView { rows, inputs, outputs, .. } = view;
@@ -194,14 +229,15 @@ impl Product {
         );
         let parameters = Parameters::default().with(map).with(x).with(cx.step.view()).with(view);
         // A block with adapters has one tile.
-        let is_persistent = epilogue == Epilogue::Plain && view.low_rank.is_none();
+        let is_persistent = epilogue == Epilogue::Plain && !has_lora;
         let grid = tiling.grid(outputs, is_persistent.then_some(processors));
-        let ([plain, with_lora], operation) = match epilogue {
-            Epilogue::Plain => (super::SUMS, "matmul_sums"),
-            Epilogue::Gated => (super::GATED, "matmul_gated"),
-            Epilogue::Residual => (super::RESIDUAL, "matmul_residual"),
+        let (modules, operation) = match epilogue {
+            Epilogue::Plain => (SUMS, "matmul_sums"),
+            Epilogue::Gated => (GATED, "matmul_gated"),
+            Epilogue::Residual => (RESIDUAL, "matmul_residual"),
         };
-        let module = if view.low_rank.is_none() { plain } else { with_lora };
+        let of_tokens = TOKENS.iter().position(|&tokens| tokens == tiling.tokens);
+        let module = modules[of_tokens.expect("a tiling's tokens")][usize::from(has_lora)];
         let kernel = tiling.kernel(operation);
         // SAFETY: the kernels' parameters in order; the maps are those of `w`, in boxes of 64 rows,
         // and of `x`, in boxes of `tokens` rows. `weights_map` has seen to whole chunks of inputs

@@ -11,6 +11,8 @@ const CHUNK: u32 = 64;
 const STAGE_INPUTS: u32 = 2 * CHUNK;
 /// Outputs of the lowest tile.
 const LOW: u32 = 64;
+/// Rows of `x` that a block is made for.
+pub(super) const TOKENS: [u32; 4] = [8, 32, 64, 128];
 /// Blocks that may share the inputs of a tile.
 const SPLITS: [u32; 4] = [6, 3, 2, 1];
 
@@ -40,7 +42,7 @@ impl Tiling {
         [outputs, inputs]: [u32; 2],
         processors: u32,
     ) -> Self {
-        let tokens = [8, 32, 64].into_iter().find(|&tokens| tokens >= rows).unwrap_or(128);
+        let tokens = TOKENS.into_iter().find(|&tokens| tokens >= rows).expect("few rows");
         let splits = splits(epilogue, [outputs, inputs], processors);
         let fits_low = outputs.div_ceil(LOW) <= 2 * processors;
         let (rows, per_processor) = match epilogue {
