@@ -96,7 +96,10 @@ fn splits(epilogue: Epilogue, [outputs, inputs]: [u32; 2], processors: u32) -> u
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{super::super::compiler::Source, GATED, Modules, RESIDUAL, SUMS},
+        *,
+    };
 
     const H200: u32 = 132;
 
@@ -125,18 +128,22 @@ mod tests {
         }
     }
 
-    /// The sources that name the kernels, by epilogue.
-    const KERNELS: [(Epilogue, &str); 3] = [
-        (Epilogue::Plain, include_str!("../../matmul_sums.cu")),
-        (Epilogue::Gated, include_str!("../../matmul_gated.cu")),
-        (Epilogue::Residual, include_str!("../../matmul_residual.cu")),
-    ];
+    /// The modules that have the kernels, by epilogue.
+    const KERNELS: [(Epilogue, Modules); 3] =
+        [(Epilogue::Plain, SUMS), (Epilogue::Gated, GATED), (Epilogue::Residual, RESIDUAL)];
+
+    /// What of a module's source is compiled.
+    fn compiled(module: Source, tokens: u32) -> &'static str {
+        assert!(module.text.starts_with(&format!("#define OF_TOKENS {tokens}\n")));
+        let (_, begun) = module.text.split_once(&format!("if OF_TOKENS == {tokens}\n")).unwrap();
+        begun.split_once("\n#e").unwrap().0
+    }
 
     /// Splits don't depend on the rows, a split has inputs, the kernel exists, and blocks fit a
     /// processor.
     #[test]
     fn any_shape_gets_a_tiling_that_has_a_kernel() {
-        for (epilogue, source) in KERNELS {
+        for (epilogue, modules) in KERNELS {
             for outputs in (16..40_000).step_by(464) {
                 for inputs in (64..8192).step_by(448) {
                     let splits = Tiling::new(epilogue, 1, [outputs, inputs], H200).splits;
@@ -148,7 +155,13 @@ mod tests {
                         let name = format!(
                             "KERNEL({rows}, {tokens}, {splits}, {per_processor}, {chunks})"
                         );
-                        assert!(source.contains(&name), "{epilogue:?} {name}");
+                        let of_tokens = TOKENS.iter().position(|&of| of == tokens).unwrap();
+                        for module in modules[of_tokens] {
+                            assert!(
+                                compiled(module, tokens).contains(&name),
+                                "{epilogue:?} {name}"
+                            );
+                        }
                         let grid = tiling.grid(outputs, Some(H200));
                         assert!((grid.shared + 1024) * per_processor <= 228 << 10);
                         assert_eq!(grid.blocks[0] % splits, 0);
