@@ -65,7 +65,7 @@ __device__ inline float seen<bf16, float>(float x) {
 }
 
 // As the CPU: 1 / (1 + infinity) = 0 where the gate is far below zero.
-__device__ inline float silu(float x) { return x / (1 + expf(-x)); }
+__device__ inline float silu(float x) { return __fdividef(x, 1 + __expf(-x)); }
 
 // Columns of a row whose squares are added up to one, where a product leaves the root of their mean
 // to the readers of its row; and words of a row of such sums, whole 16 bytes (tensor.rs).
