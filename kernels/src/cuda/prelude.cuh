@@ -64,7 +64,7 @@ __device__ inline float seen<bf16, float>(float x) {
   return to_float(from_float<bf16>(x));
 }
 
-// As the CPU: 1 / (1 + infinity) = 0 where the gate is far below zero.
+// As the CPU: 0 where the gate is far below zero. The division gives it from 2^126 on.
 __device__ inline float silu(float x) { return __fdividef(x, 1 + __expf(-x)); }
 
 // Columns of a row whose squares are added up to one, where a product leaves the root of their mean
