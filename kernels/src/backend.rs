@@ -140,7 +140,8 @@ pub trait Backend: Sized + Send + 'static {
     /// `y` is read: until then `x` stays as it is.
     fn matmul(&mut self, x: &Self::Tensor, w: &Self::Matrix, y: &mut Self::Tensor);
     /// `out[row] = scale * x[row] A^T` of the row's adapter for every linear of the site; the
-    /// layout is that of [`crate::Delta::shrunk`].
+    /// layout is that of [`crate::Delta::shrunk`]. It may be put off until the product of the same
+    /// `x` is read with this as its delta: until then `x` stays as it is.
     fn shrink(&mut self, x: &Self::Tensor, layer: usize, site: Site, out: &mut Self::Tensor);
     /// Finishes the fused product `[rows, qkv_width]`, rotates queries and keys, stores keys and
     /// values into their pages and writes the queries to `q` `[rows, heads * head_dim]`. All of it

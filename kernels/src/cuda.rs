@@ -20,6 +20,7 @@ mod graph;
 mod launch;
 mod ledger;
 mod load;
+mod low_rank;
 mod matmul;
 mod memory;
 mod module;
@@ -31,7 +32,6 @@ mod replay;
 mod rope_store;
 mod sample;
 mod shrink;
-mod signals;
 mod step;
 mod tensor;
 mod tensor_map;
@@ -53,6 +53,7 @@ pub use device::{devices, versions};
 use launch::{Grid, Launch, Parameters};
 pub use load::Load;
 use load::Loader;
+use low_rank::LowRanks;
 use memory::DeviceBuffer;
 pub(crate) use memory::PinnedBuffer;
 use module::Modules;
@@ -62,7 +63,6 @@ pub use replay::ReplayCounts;
 pub use sample::Draw;
 use sample::Sampler;
 use shrink::Taken;
-use signals::Signals;
 use step::Step;
 pub use tensor::{Matrix, Tensor, Vector};
 use upload::Upload;
@@ -81,7 +81,6 @@ pub fn sources() -> Vec<Source> {
         norm::SOURCE,
         rope_store::SOURCE,
         sample::SOURCE,
-        shrink::DECODE,
         shrink::SOURCE,
     ]);
     sources
@@ -100,7 +99,7 @@ struct Context {
     sampler: Sampler,
     splits: Splits,
     taken: Taken,
-    signals: Signals,
+    low_ranks: LowRanks,
 }
 
 impl Context {
@@ -114,7 +113,6 @@ impl Context {
         // SAFETY: modules live as long as the context; the caller answers for the rest.
         let launch = unsafe { Launch::new(function, grid, parameters) };
         self.device.launch(launch);
-        self.signals.pass();
     }
 
     /// Element type of activations that feed a product: bf16 beside bf16 weights, else f32.
@@ -143,7 +141,7 @@ impl Cuda {
         let (adapters, sampler) = (AdapterTable::empty(&device)?, Sampler::new(&device)?);
         let (splits, upload) = (Splits::empty(&device)?, Upload::new(&device));
         let (taken, loader) = (Taken::new(&device)?, Loader::new(&device)?);
-        let signals = Signals::for_layers(&device, 0)?;
+        let low_ranks = LowRanks::new(&device)?;
         let cx = Context {
             device,
             modules,
@@ -155,7 +153,7 @@ impl Cuda {
             sampler,
             splits,
             taken,
-            signals,
+            low_ranks,
         };
         Ok(Self { cx, upload })
     }
@@ -215,10 +213,9 @@ impl Backend for Cuda {
         // The weights are there.
         self.upload = Upload::new(&self.cx.device);
         self.cx.modules.wait()?;
-        let Context { device, pool, adapters, splits, signals, .. } = &mut self.cx;
+        let Context { device, pool, adapters, splits, .. } = &mut self.cx;
         *pool = Pool::reserve(device, shape, slabs)?;
         *adapters = AdapterTable::reserve(device, pool, slabs)?;
-        *signals = Signals::for_layers(device, shape.layers)?;
         splits.reserve_for_pool(shape, slabs)?;
         device.ledger.settle();
         Ok(())
@@ -250,7 +247,7 @@ impl Backend for Cuda {
 
     fn begin(&mut self, batch: &Batch) {
         self.cx.step.begin(batch);
-        self.cx.signals.begin_step();
+        self.cx.low_ranks.begin_step();
         let reserved = self.cx.splits.reserve(self.cx.pool.shape(), &self.cx.step.extent);
         reserved.expect("memory for longer sequences");
     }

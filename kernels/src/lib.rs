@@ -28,7 +28,8 @@ pub use dtype::Dtype;
 pub use host_buffer::{HostBuffer, HostMatrix};
 pub use host_memory::{HostMemory, HostMemoryStatus};
 pub use lora::{
-    Linear, LinearTiles, MAX_RANK, RANK_CHUNK, ResidentAdapter, Site, TILE_ALIGN, Tile, TileMap,
+    A_TILE_INPUTS, Linear, LinearTiles, MAX_RANK, RANK_CHUNK, ResidentAdapter, Site, TILE_ALIGN,
+    Tile, TileMap,
 };
 pub use matrix_source::{MatrixSource, SourceError};
 pub use pending::{Delta, Pending};

@@ -2,9 +2,9 @@
 //! kernels below it agree on.
 //!
 //! A linear's `A` `[rank, in]` and `B` `[out, rank]` are cut into rank chunks of 16 (the last at a
-//! multiple of 8, zero-filled), and a chunk that would exceed half a slab is cut again along its
-//! long dimension (`in` for `A`, `out` for `B`). Each piece is a [`Tile`]: contiguous, on a
-//! 128-byte boundary, never across a slab border. The packed image is `slabs` slabs of bytes that
+//! multiple of 8, zero-filled). A chunk of `A` is cut again into pieces of [`A_TILE_INPUTS`], and one
+//! of either that would still exceed half a slab along its long dimension (`in` for `A`, `out` for
+//! `B`). Each piece is a [`Tile`]: contiguous, on a 128-byte boundary, never across a slab border. The packed image is `slabs` slabs of bytes that
 //! are copied one by one into whichever pool slabs are free.
 
 use std::{ops::Range, sync::Arc};
@@ -13,6 +13,9 @@ use crate::Dtype;
 
 /// Ranks per chunk.
 pub const RANK_CHUNK: usize = 16;
+/// Most inputs of a tile of `A`: what a GPU's block takes at a time, by one copy. An odd number of
+/// eights, so that its ranks begin in different banks of shared memory.
+pub const A_TILE_INPUTS: usize = 520;
 /// Largest rank of a linear that is admitted.
 pub const MAX_RANK: usize = 256;
 /// Alignment of a tile within its slab, bytes.

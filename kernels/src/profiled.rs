@@ -230,7 +230,9 @@ impl<B: Timed> Backend for Profiled<B> {
 
     fn shrink(&mut self, x: &B::Tensor, layer: usize, site: Site, out: &mut B::Tensor) {
         self.inner.shrink(x, layer, site, out);
-        self.mark(Stage::Shrink);
+        if !self.inner.is_deferred(out) {
+            self.mark(Stage::Shrink);
+        }
     }
 
     fn rope_store(&mut self, layer: usize, qkv: Pending<'_, Self>, q: &mut B::Tensor) {

@@ -19,7 +19,7 @@ use super::{
 use crate::model::{AdapterId, AdapterImage, ImageMemory};
 
 /// Names this format; part of every file's name too.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 const MAGIC: [u8; 8] = *b"syimage1";
 const PREFIX: usize = 8 + 4 + 8;
@@ -119,7 +119,25 @@ fn fits(map: &TileMap, base: &BaseIdentity) -> bool {
         ranks as usize <= MAX_RANK
             && tiles.a.iter().all(|tile| fit(tile, input))
             && tiles.b.iter().all(|tile| fit(tile, out))
+            && covers(&tiles.a, ranks, input)
+            && covers(&tiles.b, ranks, out)
     })
+}
+
+/// Whether tiles hold every rank over all inputs or outputs, one after the other: a GPU waits for
+/// all of them.
+fn covers(tiles: &[Tile], ranks: u32, long: usize) -> bool {
+    let (mut rank, mut at) = (0, 0);
+    for tile in tiles {
+        if tile.ranks.start != rank || tile.long.start != at {
+            return false;
+        }
+        at = tile.long.end;
+        if at as usize == long {
+            (rank, at) = (tile.ranks.end, 0);
+        }
+    }
+    (rank, at) == (ranks, 0)
 }
 
 /// `bounds` are the linear's padded rank and its inputs or outputs.

@@ -9,7 +9,8 @@ use std::{ops::Range, sync::Arc};
 
 use half::{bf16, f16};
 use switchyard_kernels::{
-    Dtype, HostMatrix, Linear, LinearTiles, MAX_RANK, RANK_CHUNK, TILE_ALIGN, Tile, TileMap,
+    A_TILE_INPUTS, Dtype, HostMatrix, Linear, LinearTiles, MAX_RANK, RANK_CHUNK, TILE_ALIGN, Tile,
+    TileMap,
 };
 
 use super::{AdapterId, AdapterImage, ImageMemory, LoraLinear, LoraWeights, ModelConfig};
@@ -133,7 +134,7 @@ impl LoraLinear {
                 return Err(PackError::SlabTooSmall { slab_bytes });
             }
             let most = if most > LONG_ALIGN { most / LONG_ALIGN * LONG_ALIGN } else { most };
-            a.extend(pieces(&ranks, self.a.cols, most));
+            a.extend(pieces(&ranks, self.a.cols, most.min(A_TILE_INPUTS)));
             b.extend(pieces(&ranks, self.b.rows, most));
         }
         Ok(LinearTiles { padded_rank: padded as u32, scale: self.scale, a, b })

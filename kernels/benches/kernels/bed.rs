@@ -230,6 +230,11 @@ impl<'a, B: Timed> Bed<'a, B> {
         self.backend.shrink(x, turn % self.shape.layers, site, shrunk);
     }
 
+    /// Whether products make the low ranks of the latest batch.
+    pub(crate) fn shrink_waits(&self) -> bool {
+        self.backend.is_deferred(&self.sites[0].shrunk)
+    }
+
     fn norm(&mut self, site: Site, turn: usize, lora: bool) {
         let add = pending(&self.sites, site, turn % self.shape.layers, lora);
         let weight = (&self.norm, 1e-5);

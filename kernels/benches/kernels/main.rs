@@ -171,7 +171,7 @@ fn layer<B: Timed>(
         all_weights += weights;
         all_tiles += tiles;
     }
-    if lora {
+    if lora && !bed.shrink_waits() {
         let all = |bed: &mut Bed<'_, B>, turn| SITES.iter().for_each(|&s| bed.shrink(s, turn));
         push(table, "shrink x 4", bed.time(batches, all), 0, tiles(&Linear::ALL, 1));
     }

@@ -3,7 +3,7 @@
 use super::{
     Context, Cuda, Tensor,
     compiler::Source,
-    expand::{PendingView, blocks_for, variant},
+    expand::{Ending, PendingView, blocks_for, variant},
     launch::{Grid, Parameters},
     step::Extent,
 };
@@ -25,10 +25,10 @@ pub(super) fn activate(cx: &mut Context, gate_up: Pending<'_, Cuda>, out: &mut T
     if rows.bound == 0 {
         return;
     }
-    if gate_up.y.deferred.product().is_some_and(|product| product.takes_gate()) {
-        let view = PendingView::new(cx, &gate_up);
-        let product = gate_up.y.deferred.take_product().expect("seen above");
-        return product.queue_gated(cx, &view, out);
+    if gate_up.y.deferred.product().is_some_and(|product| product.takes_gate())
+        && let Some((product, ending)) = Ending::take(cx, &gate_up)
+    {
+        return product.queue_gated(cx, &ending, out);
     }
     let view = PendingView::settled(cx, &gate_up);
     let Extent { pieces, .. } = cx.step.extent;

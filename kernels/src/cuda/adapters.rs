@@ -11,7 +11,8 @@ use super::{
     ranges::Ranges,
 };
 use crate::{
-    AdapterSlot, DeviceError, Linear, LinearTiles, RANK_CHUNK, ResidentAdapter, Site, Tile, TileMap,
+    A_TILE_INPUTS, AdapterSlot, DeviceError, Linear, LinearTiles, RANK_CHUNK, ResidentAdapter,
+    Site, Tile, TileMap,
 };
 
 const SITES: [Site; 4] = [Site::Qkv, Site::Output, Site::GateUp, Site::Down];
@@ -20,8 +21,8 @@ const TILE_BYTES: usize = 24;
 const SITE_BYTES: usize = 20;
 /// Room at first: adapters, tiles of each at ranks up to two chunks, and tiles in a slab.
 const FIRST_SLOTS: usize = 4096;
-const TILES_PER_LINEAR: usize = 4;
-const TILES_PER_SLAB: usize = 32;
+const TILES_PER_LINEAR: usize = 16;
+const TILES_PER_SLAB: usize = 128;
 
 /// Descriptors on the device, rewritten between steps.
 pub(super) struct AdapterTable {
@@ -47,6 +48,10 @@ pub(super) struct ShrinkSize {
     pub(super) ranks: usize,
     /// Chunks of ranks.
     pub(super) chunks: u32,
+    /// Tiles of `A`.
+    pub(super) tiles: u32,
+    /// Whether a tile of `A` is too long for a product, or cut elsewhere than at eights of inputs.
+    pub(super) is_odd: bool,
 }
 
 /// What a slot holds.
@@ -126,6 +131,11 @@ impl AdapterTable {
         self.most.get(layer * SITES.len() + site as usize).copied().unwrap_or_default()
     }
 
+    /// The most ranks of any site.
+    pub(super) fn most_ranks(&self) -> usize {
+        self.most.iter().map(|size| size.ranks).max().unwrap_or(0)
+    }
+
     /// Makes an adapter usable as `slot`.
     pub(super) fn bind(&mut self, pool: &Pool, slot: AdapterSlot, adapter: ResidentAdapter) {
         assert_eq!(adapter.slabs.len(), adapter.map.slabs as usize, "every slab has a place");
@@ -181,6 +191,8 @@ impl AdapterTable {
                 let most = &mut self.most[layer * SITES.len() + index];
                 most.ranks = most.ranks.max(ranks);
                 most.chunks = most.chunks.max(chunks);
+                most.tiles = most.tiles.max((b - a) as u32);
+                most.is_odd |= linears.iter().any(Placed::is_odd);
                 for word in [a as u32, (b - a) as u32, b as u32, (end - b) as u32, chunks] {
                     sites.extend(word.to_le_bytes());
                 }
@@ -218,6 +230,13 @@ fn columns<'a>(
 }
 
 impl Placed<'_> {
+    fn is_odd(&self) -> bool {
+        let is_odd = |tile: &Tile| {
+            !(tile.long.start | tile.long.end).is_multiple_of(8) || tile.long.len() > A_TILE_INPUTS
+        };
+        self.tiles.a.iter().any(is_odd)
+    }
+
     fn append_a(&self, pool: &Pool, adapter: &ResidentAdapter, to: &mut Vec<u8>) {
         for tile in &self.tiles.a {
             to.extend(self.describe(

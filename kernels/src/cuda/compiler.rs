@@ -16,18 +16,19 @@ pub struct Source {
 }
 
 /// What the sources include, by file name.
-const HEADERS: [(&CStr, &str); 11] = [
+const HEADERS: [(&CStr, &str); 12] = [
     (c"prelude.cuh", include_str!("prelude.cuh")),
     (c"attention.cuh", include_str!("attention.cuh")),
     (c"attention_page.cuh", include_str!("attention_page.cuh")),
     (c"expand.cuh", include_str!("expand.cuh")),
+    (c"fixed.cuh", include_str!("fixed.cuh")),
     (c"hopper.cuh", include_str!("hopper.cuh")),
+    (c"lookup.cuh", include_str!("lookup.cuh")),
     (c"low_rank.cuh", include_str!("low_rank.cuh")),
+    (c"low_rank_shrink.cuh", include_str!("low_rank_shrink.cuh")),
     (c"matmul_decode.cuh", include_str!("matmul_decode.cuh")),
     (c"product.cuh", include_str!("product.cuh")),
     (c"rotary.cuh", include_str!("rotary.cuh")),
-    (c"shrink.cuh", include_str!("shrink.cuh")),
-    (c"signals.cuh", include_str!("signals.cuh")),
 ];
 
 /// Whether the compiler is there; an error says how to install it.

@@ -4,7 +4,9 @@
 
 use std::cell::RefCell;
 
-use super::{Context, Tensor, expand::PendingView, matmul::Product, norm, rope_store::Rotation};
+use super::{
+    Context, Tensor, expand::Ending, matmul::Product, norm, rope_store::Rotation, shrink::Shrink,
+};
 
 /// What a tensor is going to hold.
 pub(super) enum Deferred {
@@ -12,6 +14,8 @@ pub(super) enum Deferred {
     Product(Product),
     /// Rotated queries, and keys and values in their pages: attention does both.
     Rotation(Rotation),
+    /// Low ranks of few rows: the product of the same activations makes them by the way.
+    Shrink(Shrink),
 }
 
 /// A tensor's deferred operation, if it has one; taken by the first reader.
@@ -36,7 +40,15 @@ impl DeferredCell {
     pub(super) fn product(&self) -> Option<Product> {
         match &*self.0.borrow() {
             Some(Deferred::Product(product)) => Some(product.clone()),
-            Some(Deferred::Rotation(_)) | None => None,
+            Some(Deferred::Rotation(_) | Deferred::Shrink(_)) | None => None,
+        }
+    }
+
+    /// The low ranks that it is, left where they are.
+    pub(super) fn shrink(&self) -> Option<Shrink> {
+        match *self.0.borrow() {
+            Some(Deferred::Shrink(shrink)) => Some(shrink),
+            Some(Deferred::Rotation(_) | Deferred::Product(_)) | None => None,
         }
     }
 
@@ -44,15 +56,7 @@ impl DeferredCell {
     pub(super) fn take_rotation(&self) -> Option<Rotation> {
         self.0.take().map(|deferred| match deferred {
             Deferred::Rotation(rotation) => rotation,
-            Deferred::Product(_) => unreachable!("a product has no queries"),
-        })
-    }
-
-    /// [`Self::take`], where it can only be a product.
-    pub(super) fn take_product(&self) -> Option<Product> {
-        self.0.take().map(|deferred| match deferred {
-            Deferred::Product(product) => product,
-            Deferred::Rotation(_) => unreachable!("queries are no product"),
+            Deferred::Product(_) | Deferred::Shrink(_) => unreachable!("these are no queries"),
         })
     }
 }
@@ -60,10 +64,11 @@ impl DeferredCell {
 /// Queues what a tensor waits for, and what its rows are yet to be multiplied with, for readers
 /// that do nothing in passing.
 pub(super) fn settle(cx: &mut Context, tensor: &Tensor) {
-    norm::settle_scale(cx, tensor);
     match tensor.deferred.take() {
         None => {}
-        Some(Deferred::Product(product)) => product.queue(cx, &PendingView::none(), tensor),
+        Some(Deferred::Product(product)) => product.queue(cx, &Ending::NONE, tensor),
         Some(Deferred::Rotation(rotation)) => rotation.queue(cx, tensor),
+        Some(Deferred::Shrink(shrink)) => shrink.queue(cx, tensor),
     }
+    norm::settle_scale(cx, tensor);
 }

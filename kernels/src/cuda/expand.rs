@@ -1,7 +1,43 @@
-//! What is left of a product, for the kernels that add it up (`expand.cuh`).
+//! What is left of a product, for where it ends ([`Ending`]) or for the kernels that read it and add
+//! it up (`expand.cuh`).
 
-use super::{Context, Cuda, adapters::AdaptersView, launch::Parameter, signals::Beside};
-use crate::{Dtype, Pending};
+use super::{
+    Context, Cuda, adapters::AdaptersView, deferred::settle, launch::Parameter,
+    low_rank::LowRankView, matmul::Product,
+};
+use crate::{Delta, Dtype, Pending};
+
+/// What a deferred product adds where it ends.
+#[derive(Clone, Copy)]
+pub(super) struct Ending {
+    /// Of each output, or 0.
+    pub(super) bias: u64,
+    pub(super) low_rank: LowRankView,
+}
+
+impl Ending {
+    /// Nothing.
+    pub(super) const NONE: Self = Self { bias: 0, low_rank: LowRankView::NONE };
+
+    /// Takes the product that waits, if it can make all that is to be added to it.
+    pub(super) fn take(cx: &mut Context, pending: &Pending<'_, Cuda>) -> Option<(Product, Self)> {
+        let product = pending.y.deferred.product()?;
+        let low_rank = match delta(cx, pending) {
+            None => LowRankView::NONE,
+            Some(delta) => {
+                let shrink = delta.shrunk.deferred.shrink()?;
+                assert_eq!(
+                    (shrink.x, shrink.layer, shrink.site),
+                    (product.x(), delta.layer, delta.site),
+                    "low ranks of the product's activations"
+                );
+                LowRankView::of_next(cx, &shrink)
+            }
+        };
+        pending.y.deferred.clear();
+        Some((product, Self { bias: bias(pending), low_rank }))
+    }
+}
 
 /// `Pending` of `expand.cuh`.
 #[derive(Clone, Copy)]
@@ -20,67 +56,32 @@ pub(super) struct PendingView {
 // SAFETY: the layout of `Pending` in `expand.cuh`.
 unsafe impl Parameter for PendingView {}
 
-/// `LowRank` of `low_rank.cuh`.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub(super) struct LowRankView {
-    s: u64,
-    adapters: AdaptersView,
-    beside: Beside,
-    ranks: u32,
-    layer: u32,
-    site: u32,
-    padding: u32,
-}
-
-impl LowRankView {
-    pub(super) fn is_none(&self) -> bool {
-        self.s == 0
-    }
-
-    /// With the shrink that runs beside the product.
-    pub(super) fn beside(self, shrink: Beside) -> Self {
-        Self { beside: shrink, ..self }
-    }
-}
-
 impl PendingView {
     /// For kernels that read `y` as it lies: queues it first, if it is deferred, with all that is
-    /// pending folded in.
+    /// pending folded in where it can be.
     pub(super) fn settled(cx: &mut Context, pending: &Pending<'_, Cuda>) -> Self {
-        let view = Self::new(cx, pending);
-        let Some(product) = pending.y.deferred.take_product() else { return view };
-        product.queue(cx, &view, pending.y);
-        Self { y: view.y, width: view.width, ..Self::none() }
+        let Some((product, ending)) = Ending::take(cx, pending) else {
+            return Self::new(cx, pending);
+        };
+        product.queue(cx, &ending, pending.y);
+        Self { y: pending.y.data.address(), width: pending.y.cols as u32, ..Self::none() }
     }
 
-    /// For kernels. Asserts that all of it belongs to this step and fits together.
-    pub(super) fn new(cx: &Context, pending: &Pending<'_, Cuda>) -> Self {
-        let Pending { y, bias, delta } = pending;
-        let rows = cx.step.rows().live;
-        assert_eq!(y.rows.live, rows, "a product of this step");
-        assert!(bias.is_none_or(|bias| bias.len == y.cols), "one bias per output");
+    /// For kernels. Queues what `y` and its low ranks wait for; asserts that all of it belongs to
+    /// this step and fits together.
+    pub(super) fn new(cx: &mut Context, pending: &Pending<'_, Cuda>) -> Self {
+        settle(cx, pending.y);
         let mut view = Self {
-            y: y.data.address(),
-            bias: bias.map_or(0, |bias| bias.data.address()),
-            width: y.cols as u32,
+            y: pending.y.data.address(),
+            bias: bias(pending),
+            width: pending.y.cols as u32,
             ..Self::none()
         };
-        if let Some(delta) = delta.as_ref().filter(|_| cx.step.extent.has_lora) {
-            let shrunk = delta.shrunk;
-            assert_eq!(
-                (shrunk.rows.live, shrunk.dtype),
-                (rows, Dtype::F32),
-                "low ranks of this step"
-            );
-            let product = y.deferred.product();
-            let scale = product.and_then(|product| product.scale());
-            assert_eq!(shrunk.scale.get(), scale, "low ranks of the product's activations");
-            assert_eq!(shrunk.cols % 8, 0, "ranks come in eights");
-            assert!(delta.layer < cx.pool.shape().layers, "a layer of the model");
+        if let Some(Delta { shrunk, layer, site }) = delta(cx, pending) {
+            settle(cx, shrunk);
             (view.shrunk, view.ranks) = (shrunk.data.address(), shrunk.cols as u32);
             view.adapters = cx.adapters.view();
-            (view.layer, view.site) = (delta.layer as u32, delta.site as u32);
+            (view.layer, view.site) = (*layer as u32, *site as u32);
         }
         view
     }
@@ -89,18 +90,6 @@ impl PendingView {
     pub(super) fn none() -> Self {
         let adapters = AdaptersView::NONE;
         Self { y: 0, bias: 0, shrunk: 0, adapters, width: 0, ranks: 0, layer: 0, site: 0 }
-    }
-
-    /// Of each output, or 0.
-    pub(super) fn bias(&self) -> u64 {
-        self.bias
-    }
-
-    /// What `low_rank.cuh` needs of it.
-    pub(super) fn low_rank(&self) -> LowRankView {
-        let Self { shrunk: s, adapters, ranks, layer, site, .. } = *self;
-        let beside = Beside::default();
-        LowRankView { s, adapters, beside, ranks, layer, site, padding: 0 }
     }
 
     /// Where the product lies.
@@ -117,6 +106,23 @@ impl PendingView {
     pub(super) fn has_delta(&self) -> bool {
         self.shrunk != 0
     }
+}
+
+fn bias(pending: &Pending<'_, Cuda>) -> u64 {
+    assert!(pending.bias.is_none_or(|bias| bias.len == pending.y.cols), "one bias per output");
+    pending.bias.map_or(0, |bias| bias.data.address())
+}
+
+/// What is to be added if any row has an adapter: low ranks of the product's step.
+fn delta<'a>(cx: &Context, pending: &'a Pending<'_, Cuda>) -> Option<&'a Delta<'a, Cuda>> {
+    let rows = cx.step.rows().live;
+    assert_eq!(pending.y.rows.live, rows, "a product of this step");
+    let delta = pending.delta.as_ref().filter(|_| cx.step.extent.has_lora)?;
+    let shrunk = delta.shrunk;
+    assert_eq!((shrunk.rows.live, shrunk.dtype), (rows, Dtype::F32), "low ranks of this step");
+    assert_eq!(shrunk.cols % 8, 0, "ranks come in eights");
+    assert!(delta.layer < cx.pool.shape().layers, "a layer of the model");
+    Some(delta)
 }
 
 /// The kernel of an operation for the elements of tiles and KV and those of the product.

@@ -29,6 +29,10 @@ __device__ inline void barrier_expect(u32 barrier, u32 bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
                : "memory");
 }
+// Arrives once all `copy_async` of this thread so far have come.
+__device__ inline void barrier_arrive_copied(u32 barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(barrier) : "memory");
+}
 __device__ inline void barrier_wait(u32 barrier, u32 parity) {
   u32 done;
   do {
@@ -92,6 +96,9 @@ __device__ inline void store_shared(u32 shared, float x) {
 __device__ inline void store_shared(u32 shared, u32 x) {
   asm volatile("st.shared.u32 [%0], %1;" ::"r"(shared), "r"(x) : "memory");
 }
+__device__ inline void store_shared(u32 shared, uint2 v) {
+  asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(shared), "r"(v.x), "r"(v.y) : "memory");
+}
 __device__ inline void store_shared(u32 shared, uint4 v) {
   asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(shared), "r"(v.x), "r"(v.y),
                "r"(v.z), "r"(v.w)
@@ -122,23 +129,6 @@ __device__ inline uint4 load_shared_4(u32 shared) {
 __device__ inline void cluster_sync() {
   asm volatile("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::
                    : "memory");
-}
-// The same in two steps, for what needs no other order than that nobody comes out of the second
-// before all have come to the first.
-__device__ inline void cluster_arrive() {
-  asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
-}
-__device__ inline void cluster_wait() {
-  asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
-}
-// Writes to this address of the `rank`-th block's shared memory, asynchronously; `barrier` of that
-// block, at the same address as here, counts 4 bytes.
-__device__ inline void store_cluster(u32 shared, float x, u32 rank, u32 barrier) {
-  asm volatile(
-      "{.reg .u32 a, b; mapa.shared::cluster.u32 a, %0, %2; mapa.shared::cluster.u32 b, %3, %2; "
-      "st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [a], %1, [b];}" ::"r"(shared),
-      "r"(__float_as_uint(x)), "r"(rank), "r"(barrier)
-      : "memory");
 }
 // Four floats at this address of the `rank`-th block's shared memory.
 __device__ inline float4 load_cluster(u32 shared, u32 rank) {

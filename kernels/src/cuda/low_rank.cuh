@@ -1,37 +1,33 @@
 // The second half of LoRA products of few rows, where the base product of the same outputs ends:
 // delta[token][output] = sum over ranks of s[token][rank] B[output][rank].
 //
-// A helping warp sends what the block's outputs need of each adapter through the stages that
-// weights came by: items of a chunk of ranks, each with its part of B and the rows of s that use
-// it. Multipliers add them to sums that lie like those of the base product. A row's delta is added
-// up over its own chunks in their order, whatever else is in the batch; other rows' items add
-// exact zeros to it.
+// What the block's outputs need of each adapter comes through the stages that weights came by:
+// items of a chunk of ranks, which the helping warp has listed ahead of time. The copying warp asks
+// for their parts of B as soon as all weights are on their way, the helping one lays rows of s
+// beside the stages as soon as these are complete, and multipliers add the two to sums that lie
+// like those of the base product. A row's delta is added up over its own chunks in their order,
+// whatever else is in the batch; other rows' items add exact zeros to it.
 #pragma once
-#include "product.cuh"
-#include "signals.cuh"
+#include "fixed.cuh"
+#include "lookup.cuh"
 
-// `LowRankView` of cuda/matmul/decode.rs.
+// `LowRankView` of cuda/low_rank.rs.
 struct LowRank {
-  const float* s;  // [rows, ranks] of `shrink`, or null where no row has an adapter
+  i64* s;         // [rows, ranks], zeros that blocks add to; or null where no row has an adapter
+  i64* spent;     // [words] of the product before, which becomes zeros
+  const bf16* x;  // [rows, inputs]
   Adapters adapters;
-  Beside shrink;
-  u32 ranks, layer, site;
-
-  // Once x and all that is older may be read, by copies too.
-  __device__ void await_x() const {
-    if (!shrink) return wait_for_predecessor();
-    await_signal(shrink.signals->has_x, 1);
-    asm volatile("fence.proxy.async;" ::: "memory");
-  }
+  u32 words, ranks, layer, site;
+  u32 inputs;
+  u32 shrinkers;  // blocks that shrink, ahead of those with outputs
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-// Marks of Board::counts: the last stage; one that is full of simple items, which have one row each
-// of the same eight, all outputs of the same run and as many ranks; whether that run is the second;
-// and whether there are only eight ranks.
-constexpr u32 LAST = 1u << 31, SIMPLE = 1u << 30, SECOND = 1u << 29, EIGHT_RANKS = 1u << 28,
-              COUNT = EIGHT_RANKS - 1;
+// Marks of a stage: one that is full of simple items, which have one row each of the same eight,
+// all outputs of the same run and as many ranks; whether that run is the second; and whether there
+// are only eight ranks.
+constexpr u32 SIMPLE = 1u << 31, SECOND = 1u << 30, EIGHT_RANKS = 1u << 29, COUNT = EIGHT_RANKS - 1;
 constexpr u32 S_ROW_BYTES = 32;  // of an item: a chunk of ranks in bf16
 
 // Outputs of one item: first..first + height of the site.
@@ -46,11 +42,6 @@ __device__ inline Outputs outputs_of(u32 tile, u32 outputs, u32 i) {
   else return {tile * T::ROWS, T::ROWS};
 }
 
-// Rows first..end of the batch.
-struct RowRange {
-  u32 first, end;
-};
-
 // The rows whose deltas a block adds.
 template <class T>
 __device__ inline RowRange share_of(const Work& work) {
@@ -58,277 +49,236 @@ __device__ inline RowRange share_of(const Work& work) {
   return {first, first + T::SHARE < T::TOKENS ? first + T::SHARE : T::TOKENS};
 }
 
-// Between the copying warp and the helping one: a stage must not be waited for over two rounds, so
-// low ranks come only once all weights are on their way.
-__device__ inline void weights_are_sent() { asm volatile("bar.arrive 4, 64;" ::: "memory"); }
-__device__ inline void all_weights_are_sent() { asm volatile("bar.sync 4, 64;" ::: "memory"); }
-
-// Brings the descriptors near that `Sender` goes through. For whole warps.
-__device__ inline void prefetch_descriptors(const Step& step, const LowRank& low_rank) {
-  constexpr u32 LINE = 128;
-  const u32 pieces = step.counts->pieces;
-  for (u32 i = threadIdx.x % WARP; i < pieces; i += WARP) {
-    const u32 slot = step.pieces[i].slot;
-    if (slot == NO_ADAPTER) continue;
-    const SiteTiles site = site_tiles(low_rank.adapters, slot, low_rank.layer, low_rank.site);
-    const u8* tiles = reinterpret_cast<const u8*>(low_rank.adapters.tiles + site.b);
-    for (u32 at = 0; at < site.b_count * sizeof(Tile); at += LINE)
-      asm volatile("prefetch.global.L2 [%0];" ::"l"(tiles + at));
-  }
-}
-
-// What a lane of the helping warp has for an item.
-struct Item {
-  u32 row, rows;      // of s
-  u32 run;            // of the block's outputs
-  u32 begin, end;     // outputs of the run that the tile has
-  const void* b;      // [end - begin, ranks]
-  u32 column, ranks;  // of s
+// A chunk of ranks of B for the rows of a piece that the block has: item of a stage.
+struct alignas(16) LowRankItem {
+  u16 begin, end;     // outputs of the run that the tile has
+  u16 row, rows;      // of s
+  u16 column, ranks;  // of s
+  u16 run;            // of the block's outputs
+  u16 seat;           // of its first row of s
 };
 
-// Half of a chunk of ranks of a row of s: four, and the four eight behind them.
-struct HalfRow {
-  float4 s = {}, behind = {};
-
-  // As the words of an operand in the order of the threads that need them: thread t has ranks 2 t
-  // (+1) and 2 t + 8 (+9) (PTX ISA, "Matrix fragments for mma.m16n8k16").
-  __device__ uint4 words() const {
-    return make_uint4(pack_bf16(s.x, s.y), pack_bf16(behind.x, behind.y), pack_bf16(s.z, s.w),
-                      pack_bf16(behind.z, behind.w));
-  }
-};
-
-// The helping warp's side. All its calls are for the whole warp.
+// What a block knows of its items; behind `Board`.
 template <class T>
-struct Sender {
-  const Ring<T>& ring;
-  const LowRank& low_rank;
-  Cursor<T> cursor;  // stage being filled
-  u32 filled;        // stages before it, those of the base product too
-  u32 used = 0;      // items of it so far
-  u32 bytes = 0;     // of B that they bring
-
-  __device__ void open() const {
-    if (filled >= T::STAGES) barrier_wait(ring.empty(cursor.stage), cursor.parity ^ 1);
-  }
-  __device__ HalfRow load_half(const Item& item, u32 row, u32 half) const {
-    const float* s = low_rank.s + u64(item.row + row) * low_rank.ranks + item.column + half * 4;
-    HalfRow loaded;
-    loaded.s = *reinterpret_cast<const float4*>(s);
-    if (item.ranks == 16) loaded.behind = *reinterpret_cast<const float4*>(s + 8);
-    return loaded;
-  }
-  // Copies this lane's part of B to place `i` of the stage and describes it, with the first row of
-  // s. Gives bytes on their way.
-  __device__ u32 copy(const Item& item, const HalfRow (&first)[2], u32 i) const {
-    const u32 size = (item.end - item.begin) * item.ranks * 2;
-    copy_bytes(ring.w(cursor.stage) + i * T::B_BYTES + item.begin * item.ranks * 2, item.b, size,
-               ring.full(cursor.stage));
-    const u32 s = ring.x(cursor.stage) + i * T::S_BYTES;
-    store_shared(s, first[0].words());
-    store_shared(s + 16, first[1].words());
-    ring.board->rows[cursor.stage][i] = item.row;
-    ring.board->items[cursor.stage][i] =
-        make_uint4(item.row | item.rows << 16, item.begin | item.end << 16,
-                   item.ranks | item.run << 16, item.column);
-    return size;
-  }
-  // The rows of s behind the first of items in places `i`.. of the stage, two lanes to a row.
-  __device__ void copy_rows(u32 i, u32 count) const {
-    const u32 row = 1 + threadIdx.x % WARP / 2, half = threadIdx.x % 2;
-    uint4 words[T::ITEMS];
-    bool has[T::ITEMS];
-    __syncwarp();  // they have been described
-#pragma unroll
-    for (u32 k = 0; k < T::ITEMS; k++) {
-      has[k] = false;
-      if (k >= count) continue;
-      const uint4 v = load_shared_4(shared_address(&ring.board->items[cursor.stage][i + k]));
-      const Item item = {v.x & 0xffff, v.x >> 16, 0, 0, 0, nullptr, v.w, v.z & 0xffff};
-      has[k] = row < item.rows;
-      if (has[k]) words[k] = load_half(item, row, half).words();
-    }
-#pragma unroll
-    for (u32 k = 0; k < T::ITEMS; k++)
-      if (has[k])
-        store_shared(ring.x(cursor.stage) + (i + k) * T::S_BYTES + row * S_ROW_BYTES + half * 16,
-                     words[k]);
-  }
-  // Announces the stage as it is and turns to the next.
-  __device__ void close(u32 mark) {
-    __syncwarp();
-    if (threadIdx.x % WARP == 0) {
-      ring.board->counts[cursor.stage] = used | mark;
-      barrier_expect(ring.full(cursor.stage), bytes);
-    }
-    cursor.advance();
-    filled++;
-    used = bytes = 0;
-  }
-  // Sends the items of the lanes that have one, in the order of lanes. `height`: outputs of a run.
-  __device__ void send(bool has, const Item& item, u32 height) {
-    const u32 all = __ballot_sync(~0u, has), count = __popc(all);
-    const u32 mine = __popc(all & ((1u << threadIdx.x % WARP) - 1));
-    const bool one_row = __all_sync(~0u, !has || item.rows == 1);
-    const bool whole = item.begin == 0 && item.end == height;
-    const u32 simple = __ballot_sync(~0u, item.rows == 1 && whole);
-    // What simple items of a stage have in common.
-    const u32 kind = (item.run ? SECOND : 0) | (item.ranks == 8 ? EIGHT_RANKS : 0) | item.row / 8;
-    HalfRow first[2];
-    if (has) first[0] = load_half(item, 0, 0), first[1] = load_half(item, 0, 1);
-    for (u32 done = 0; done < count;) {
-      if (used == 0) open();
-      const u32 take = least(T::ITEMS - used, count - done);
-      const bool now = has && mine - done < take;
-      const u32 those = __ballot_sync(~0u, now);
-      const u32 common = __shfl_sync(~0u, kind, __ffs(those) - 1);
-      const bool alike = __all_sync(~0u, !now || kind == common) && !(those & ~simple);
-      const u32 marks = take == T::ITEMS && alike ? SIMPLE | (common & (SECOND | EIGHT_RANKS)) : 0;
-      const u32 size = now ? copy(item, first, used + mine - done) : 0;
-      bytes += __reduce_add_sync(~0u, size);
-      if (!one_row) copy_rows(used, take);
-      used += take;
-      done += take;
-      if (used == T::ITEMS) close(marks);
-    }
-  }
-  __device__ void end() {
-    if (used == 0) open();
-    close(LAST);
-  }
+struct LowRankItems {
+  static constexpr u32 STAGES = WARP;                         // that a warp can mark at a time
+  static constexpr u32 SEATS = T::TOKENS == 128 ? 256 : 128;  // for rows of s
+  static constexpr u32 ROOM = least(SEATS, STAGES* T::ITEMS);
+  LowRankItem items[ROOM];  // the first, or the next of them
+  const bf16* b[ROOM];      // [end - begin, ranks]
+  alignas(16) u8 s[SEATS][S_ROW_BYTES];
+  // By stages: of simple ones the eight rows that theirs are of, which of these each item has, four
+  // bits an item, and the reverse, and the first seat; items, and marks.
+  uint4 simple[STAGES];
+  u32 marks[STAGES];
+  u8 owners[SEATS];  // their items
+  u32 count;         // of those listed
+  u32 seats;         // that these take
+  u32 later;         // items behind them
 };
-
-// A lane's piece of 32, as far as it is in the share, and those tiles of its adapter that are left.
-struct Lookup {
-  u32 row, end;
-  u32 left;
-  const Tile* next;
-  Tile tile;  // the next one, on its way
-
-  // All of it is asked for at once, and here.
-  __device__ void load() {
-    if (left == 0) return;
-    uint2 data, outputs, ranks;
-    asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(data.x), "=r"(data.y) : "l"(next));
-    asm volatile("ld.global.v2.u32 {%0, %1}, [%2 + 8];"
-                 : "=r"(outputs.x), "=r"(outputs.y)
-                 : "l"(next));
-    asm volatile("ld.global.v2.u32 {%0, %1}, [%2 + 16];"
-                 : "=r"(ranks.x), "=r"(ranks.y)
-                 : "l"(next));
-    tile = {reinterpret_cast<const void*>(u64(data.y) << 32 | data.x),
-            outputs.x,
-            outputs.y,
-            u16(ranks.x),
-            u16(ranks.x >> 16),
-            __uint_as_float(ranks.y)};
-  }
-};
-
-__device__ inline Lookup look_up(const Step& step, const LowRank& low_rank, u32 base,
-                                 const RowRange& share) {
-  const u32 i = base + threadIdx.x % WARP;
-  Piece piece = {0, 0, NO_ADAPTER};
-  if (i < step.counts->pieces) piece = step.pieces[i];
-  Lookup found = {max(piece.row, share.first), min(piece.row + piece.rows, share.end)};
-  if (piece.slot != NO_ADAPTER && found.row < found.end) {
-    const SiteTiles& site =
-        site_tiles(low_rank.adapters, piece.slot, low_rank.layer, low_rank.site);
-    found.next = low_rank.adapters.tiles + site.b;
-    found.left = site.b_count;
-  }
-  found.load();
-  return found;
+template <class T>
+__device__ inline LowRankItems<T>& low_rank_items(const Ring<T>& ring) {
+  return *reinterpret_cast<LowRankItems<T>*>(ring.board + 1);
 }
 
-// The next of the lookup's tiles that has outputs of a block's `tile`; false behind the last.
-template <class T, bool GATED>
-__device__ inline bool find_item(Lookup& found, u32 tile, u32 outputs, Item& item) {
-  while (found.left) {
-    const Tile b = found.tile;
-    found.next++, found.left--;
-    found.load();
-    item.run = GATED && b.start >= outputs / 2;
-    const Outputs wanted = outputs_of<T, GATED>(tile, outputs, item.run);
+// Stages that the listed items take.
+template <class T>
+__device__ inline u32 stages_of(const LowRankItems<T>& list) {
+  return (list.count + T::ITEMS - 1) / T::ITEMS;
+}
+
+// Says what the stages of the listed items are. A lane looks after a stage.
+template <class T>
+__device__ inline void mark_stages(LowRankItems<T>& list) {
+  const u32 stage = threadIdx.x % WARP;
+  if (stage >= stages_of(list)) return;
+  const LowRankItem* items = list.items + stage * T::ITEMS;
+  const u32 count = least(list.count - stage * T::ITEMS, T::ITEMS);
+  const auto kind_of = [](const LowRankItem& item) {
+    return (item.run ? SECOND : 0) | (item.ranks == 8 ? EIGHT_RANKS : 0) | item.row / 8;
+  };
+  const u32 kind = kind_of(items[0]);
+  bool simple = count == T::ITEMS && T::ITEMS % 4 == 0;
+  u32 seen = 0, rows = 0, order = 0;
+#pragma unroll 1
+  for (u32 i = 0; i < count; i++) {
+    const LowRankItem& item = items[i];
+    const u32 row = item.row % 8;
+    simple = simple && kind_of(item) == kind && item.rows == 1 && item.begin == 0 &&
+             item.end == T::HEIGHT && !(seen >> row & 1);
+    seen |= 1u << row, rows |= row << i * 4, order |= i << row * 4;
+  }
+  list.marks[stage] = count | (simple ? SIMPLE | (kind & (SECOND | EIGHT_RANKS)) : 0);
+  list.simple[stage] = make_uint4(items[0].row / 8, rows, order, items[0].seat);
+}
+
+// Lists items from `from` on, as many as there is room for: what the outputs of a tile need, for
+// the rows of `share`. For a whole warp.
+template <class T>
+__device__ inline void list_low_rank(LowRankItems<T>& list, const Step& step,
+                                     const LowRank& low_rank, u32 tile, u32 outputs,
+                                     const RowRange& share, u32 from) {
+  const Lookup<T> found(step, low_rank.adapters, low_rank.layer, low_rank.site);
+  Places places{from};
+  u32 seats = 0;  // wanted, whether they are had or not
+  u32 taken = 0, count = 0;
+  found.for_each_b(low_rank.adapters, [&](const Piece& piece, const Tile& b) {
+    const u32 row = max(piece.row, share.first), stop = least(piece.row + piece.rows, share.end);
+    const u32 rows = row < stop ? stop - row : 0;
+    const u32 run = T::GATED && b.start >= outputs / 2;
+    const Outputs wanted = outputs_of<T, T::GATED>(tile, outputs, run);
     const u32 first = max(b.start, wanted.first);
     const u32 end = min(b.start + b.length, wanted.first + wanted.height);
-    if (first >= end) continue;
-    item.begin = first - wanted.first;
-    item.end = end - wanted.first;
-    item.b = static_cast<const bf16*>(b.data) + u64(first - b.start) * b.ranks;
-    item.column = b.column;
-    item.ranks = b.ranks;
-    return true;
+    const u32 place = places.take(rows > 0 && first < end);
+    const bool has_place = place < LowRankItems<T>::ROOM;
+    u32 seat = seats;
+    seats += scan(has_place ? rows : 0, seat);
+    const bool listed = has_place && seat + rows <= LowRankItems<T>::SEATS;
+    count += __popc(__ballot_sync(~0u, listed));
+    taken = max(taken, __reduce_max_sync(~0u, listed ? seat + rows : 0));
+    if (!listed) return;
+    for (u32 r = 0; r < rows; r++) list.owners[seat + r] = place;
+    list.b[place] = static_cast<const bf16*>(b.data) + u64(first - b.start) * b.ranks;
+    list.items[place] = {u16(first - wanted.first),
+                         u16(end - wanted.first),
+                         u16(row),
+                         u16(rows),
+                         b.column,
+                         b.ranks,
+                         u16(run),
+                         u16(seat)};
+  });
+  if (threadIdx.x % WARP == 0) {
+    list.count = count;
+    list.seats = taken;
+    list.later = places.count - from - count;
   }
-  return false;
+  __syncwarp();
+  mark_stages(list);
 }
 
-// Sends what the outputs of a tile need, for the rows of `share`, by stages behind `steps` of the
-// base product. A lane looks after a piece; the k-th tiles of 32 pieces go together. `found`: the
-// first 32, looked up ahead of time.
-template <class T, bool GATED>
-__device__ inline void send_low_rank(const Ring<T>& ring, u32 steps, const Step& step,
-                                     const LowRank& low_rank, u32 tile, u32 outputs,
-                                     const RowRange& share, Lookup found) {
-  constexpr u32 HEIGHT = GATED ? T::ROWS / 2 : T::ROWS;
-  Sender<T> sender{ring, low_rank, Cursor<T>::after(steps), steps};
-  const u32 pieces = step.counts->pieces;
-  bool may_send = false;
-  for (u32 base = 0; base < pieces; base += WARP) {
-    if (base > 0) found = look_up(step, low_rank, base, share);
-    Item item = {found.row, found.end - found.row};
-    for (;;) {
-      const bool has = find_item<T, GATED>(found, tile, outputs, item);
-      if (!__any_sync(~0u, has)) break;
-      if (!may_send) all_weights_are_sent();
-      may_send = true;
-      sender.send(has, item, HEIGHT);
+// The copying warp: B of all items, by stages behind `steps` of the base product.
+template <class T>
+__device__ inline void copy_low_rank(const Ring<T>& ring, u32 steps) {
+  const LowRankItems<T>& list = low_rank_items(ring);
+  const u32 lane = threadIdx.x % WARP;
+  Cursor<T> cursor = Cursor<T>::after(steps);
+  u32 filled = steps, parity = 0;
+  for (bool more = true; more; parity ^= 1) {
+    barrier_wait(shared_address(&ring.board->listed), parity);
+    const u32 stages = stages_of(list), count = list.count;
+    more = list.later > 0;
+    for (u32 number = 0; number < stages; number++, cursor.advance(), filled++) {
+      // A lane looks after an item.
+      const u32 i = number * T::ITEMS + lane, full = ring.full(cursor.stage);
+      const bool has_item = lane < T::ITEMS && i < count;
+      u32 bytes = 0, to = ring.w(cursor.stage) + lane * T::B_BYTES;
+      const bf16* from = nullptr;
+      if (has_item) {
+        const LowRankItem item = list.items[i];
+        from = list.b[i];
+        bytes = (item.end - item.begin) * item.ranks * 2;
+        to += item.begin * item.ranks * 2;
+      }
+      const u32 all = __reduce_add_sync(~0u, bytes);
+      if (filled >= T::STAGES) barrier_wait(ring.empty(cursor.stage), cursor.parity ^ 1);
+      if (lane == 0) barrier_expect(full, all);
+      __syncwarp();
+      if (has_item) copy_bytes(to, from, bytes, full);
     }
   }
-  if (!may_send) all_weights_are_sent();
-  sender.end();
 }
+
+// The helping warp: s of all items. Four lanes look after a row.
+template <class T>
+struct LowRankSeater {
+  // Rows of a lane on their way: few where few can be, or registers are.
+  static constexpr u32 BATCH = T::TOKENS == 8 ? 2 : T::TILES * T::TOKENS > 128 ? 4 : 8;
+  static constexpr u32 LANES = WARP / 4, PASS = BATCH * LANES;
+  const Ring<T>& ring;
+  const LowRank& low_rank;
+  LowRankItems<T>& list;
+  FourWords words[BATCH];
+
+  // What the lane has of the b-th row of a pass from `first` on, as it is at the time.
+  __device__ void load(u32 b, u32 first) {
+    const u32 seat = first + b * LANES + threadIdx.x % WARP / 4, rank = threadIdx.x % 4 * 4;
+    words[b].clear(low_rank.inputs);
+    if (seat >= list.seats) return;
+    const LowRankItem& item = list.items[list.owners[seat]];
+    const u32 row = item.row + seat - item.seat;
+    if (rank < item.ranks)
+      words[b].load(low_rank.s + u64(row) * low_rank.ranks + item.column + rank);
+  }
+  // All rows of a pass, once all who shrink have added their parts.
+  __device__ void await_pass(u32 first) {
+#pragma unroll
+    for (u32 b = 0; b < BATCH; b++) words[b].clear(0);
+    for (bool all = false; !all;) {
+      all = true;
+#pragma unroll
+      for (u32 b = 0; b < BATCH; b++) {
+        if (__all_sync(~0u, words[b].is_complete(low_rank.inputs))) continue;
+        all = false;
+        load(b, first);
+      }
+    }
+  }
+  // In bf16.
+  __device__ void store_pass(u32 first) {
+#pragma unroll
+    for (u32 b = 0; b < BATCH; b++) {
+      const u32 seat = first + b * LANES + threadIdx.x % WARP / 4;
+      float s[4];
+#pragma unroll
+      for (u32 i = 0; i < 4; i++) s[i] = from_fixed(words[b].at[i]);
+      if (seat < list.seats)
+        store_shared(shared_address(list.s[seat]) + threadIdx.x % 4 * 8,
+                     make_uint2(pack_bf16(s[0], s[1]), pack_bf16(s[2], s[3])));
+    }
+  }
+  // All rows of the listed items.
+  __device__ void run() {
+    for (u32 first = 0; first < list.seats; first += PASS) {
+      await_pass(first);
+      store_pass(first);
+    }
+    barrier_arrive(shared_address(&ring.board->seated));  // each lane for what it has written
+  }
+};
 
 // ---- the multipliers' side
 
-// The `n`-th eight tokens of the block's share of an item's s; zeros where other items' rows are.
-// `item`: as described, `first`: token 0 of the share.
-__device__ inline uint2 load_s(u32 s_at, const uint4& item, u32 first, u32 n) {
-  const u32 token = first + n * 8 + threadIdx.x % WARP / 4, row = token - (item.x & 0xffff);
-  if (row >= item.x >> 16) return make_uint2(0, 0);  // wraps before the item's first
-  return load_shared_2(s_at + row * S_ROW_BYTES + threadIdx.x % 4 * 8);
+// The `n`-th eight tokens of the block's share of an item's s at `shared`; zeros where other items'
+// rows are. `first`: token 0 of the share.
+__device__ inline uint2 load_s(const LowRankItem& item, u32 shared, u32 first, u32 n) {
+  const u32 token = first + n * 8 + threadIdx.x % WARP / 4, row = token - item.row;
+  if (row >= item.rows) return make_uint2(0, 0);  // wraps before the item's first
+  return load_shared_2(shared + row * S_ROW_BYTES + threadIdx.x % 4 * 8);
 }
 
-// The eight weights rows `row`.. of B [.., ranks] as half of an operand: ranks 0..8 and 8..16.
-// Zeros where the item has no outputs or ranks.
+// Of eight rows of B [.., ranks] from `row` on, what a lane has of an operand: four neighbouring
+// ranks, as of s. Zeros where the item has no outputs or ranks.
 __device__ inline void load_eight(u32 at, u32 row, u32 ranks, u32 begin, u32 end, u32& low,
                                   u32& high) {
-  const u32 lane = threadIdx.x % WARP;
-  if (ranks == 16 && begin <= row && row + 8 <= end) {
-    load_matrix_2(low, high, at + (row + lane % 8) * 32 + lane / 8 % 2 * 16);
-    return;
-  }
-  const u32 own = row + lane / 4;
-  const bool inside = begin <= own && own < end;
-  const u32 from = at + own * ranks * 2 + lane % 4 * 4;
-  low = inside ? load_shared_1(from) : 0;
-  high = inside && ranks == 16 ? load_shared_1(from + 16) : 0;
+  const u32 own = row + threadIdx.x % WARP / 4, rank = threadIdx.x % 4 * 4;
+  uint2 v = make_uint2(0, 0);
+  if (begin <= own && own < end && rank < ranks) v = load_shared_2(at + (own * ranks + rank) * 2);
+  low = v.x, high = v.y;
 }
 
 // A warp's part of B of an item: 16 outputs of each of its boxes.
-template <class T, bool GATED>
-__device__ inline void load_b(u32 at, const uint4& item, u32 (&a)[T::TILES][4]) {
-  const u32 group = threadIdx.x / GROUP, warp = threadIdx.x / WARP % 4, lane = threadIdx.x % WARP;
-  const u32 begin = item.y & 0xffff, end = item.y >> 16, ranks = item.z & 0xffff;
+template <class T>
+__device__ inline void load_b(u32 at, const LowRankItem& item, u32 (&a)[T::TILES][4]) {
+  const u32 group = threadIdx.x / GROUP, warp = threadIdx.x / WARP % 4;
+  const u32 begin = item.begin, end = item.end, ranks = item.ranks;
 #pragma unroll
   for (u32 t = 0; t < T::TILES; t++) {
     const u32 sixteen = (group * T::TILES + t) * 4 + warp;
-    if constexpr (GATED) {
+    if constexpr (T::GATED) {
       a[t][0] = a[t][1] = a[t][2] = a[t][3] = 0;
-      if (item.z >> 16) load_eight(at, sixteen * 8, ranks, begin, end, a[t][1], a[t][3]);
+      if (item.run) load_eight(at, sixteen * 8, ranks, begin, end, a[t][1], a[t][3]);
       else load_eight(at, sixteen * 8, ranks, begin, end, a[t][0], a[t][2]);
-    } else if (ranks == 16 && begin == 0 && end == T::ROWS) {
-      load_matrix_4(a[t], at + (sixteen * 16 + lane % 16) * 32 + lane / 16 * 16);
     } else {
       load_eight(at, sixteen * 16, ranks, begin, end, a[t][0], a[t][2]);
       load_eight(at, sixteen * 16 + 8, ranks, begin, end, a[t][1], a[t][3]);
@@ -349,95 +299,137 @@ __device__ inline void at_index(u32 i, const F& f) {
   else at_index<MIDDLE, HIGH>(i, f);
 }
 
-// Adds an item to the sums of all ROWS outputs and of the I-th eight tokens.
-template <class T, u32 TOKENS, u32 I>
-__device__ inline void add_at(float (&sums)[T::TILES][TOKENS / 2], const u32 (&a)[T::TILES][4],
-                              const uint2& s) {
+// Delta of the I-th eight tokens, made apart from their sums. So a row is added to as often, and in
+// the same order, whatever else is in its stages.
+template <class T>
+using EightDeltas = float[T::TILES][4];
+
+template <class T>
+__device__ inline void multiply_eight(EightDeltas<T>& delta, const u32 (&a)[T::TILES][4],
+                                      const uint2& s) {
   const u32 b[2] = {s.x, s.y};
 #pragma unroll
-  for (u32 t = 0; t < T::TILES; t++) {
-    float (&c)[TOKENS / 2] = sums[t];
-    mma_bf16(c[4 * I], c[4 * I + 1], c[4 * I + 2], c[4 * I + 3], a[t], b);
-  }
+  for (u32 t = 0; t < T::TILES; t++) mma_bf16(delta[t], a[t], b);
+}
+template <class T, u32 TOKENS, u32 I>
+__device__ inline void add_eight(float (&sums)[T::TILES][TOKENS / 2], const EightDeltas<T>& delta) {
+#pragma unroll
+  for (u32 t = 0; t < T::TILES; t++)
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) sums[t][4 * I + i] += delta[t][i];
 }
 
-// Adds a stage full of simple items. What they read is asked for at once, AT_ONCE of them.
-template <class T, bool GATED, u32 TOKENS>
-__device__ inline void add_simple(const Ring<T>& ring, u32 stage, u32 marks, u32 first,
+// Adds a stage full of simple items, the `number`-th listed one. A lane has s of the row that it
+// multiplies, which one of them is for. `mark`: of the stage.
+template <class T, u32 TOKENS>
+__device__ inline void add_simple(const Ring<T>& ring, u32 stage, u32 number, u32 mark, u32 first,
                                   float (&sums)[T::TILES][TOKENS / 2]) {
-  constexpr u32 AT_ONCE = T::TILES > 1 ? 1 : T::ITEMS, HEIGHT = GATED ? 8 : 16;
+  constexpr u32 HEIGHT = T::GATED ? 8 : 16, AT_ONCE = 4 / T::TILES;  // items
   const u32 group = threadIdx.x / GROUP, warp = threadIdx.x / WARP % 4, lane = threadIdx.x % WARP;
-  // A lane gives the address of eight weights to `load_matrix_4`; of zeros for the rows of the
-  // other run, and for ranks that there are not.
-  const bool in_run = !GATED || (marks & SECOND) / SECOND == lane / 8 % 2;
-  const bool there = in_run && !(marks & EIGHT_RANKS && lane >= 16);
-  const u32 row_bytes = marks & EIGHT_RANKS ? 16 : 32;
-  const u32 first_row = (group * T::TILES * 4 + warp) * HEIGHT;
-  const u32 own = ring.w(stage) + (first_row + lane % HEIGHT) * row_bytes + lane / 16 * 16;
-  const u32 from = there ? own : shared_address(&ring.board->zero);
-  const u32 s_at = ring.x(stage) + lane % 4 * 8;
-  const uint4 all = load_shared_4(shared_address(ring.board->rows[stage]));
-  const u32 rows[4] = {all.x, all.y, all.z, all.w};
+  const u32 rank_bytes = lane % 4 * 8, own = (group * T::TILES * 4 + warp) * HEIGHT + lane / 4;
+  const u32 row_bytes = mark & EIGHT_RANKS ? 16 : 32;
+  const bool there = rank_bytes < row_bytes;
+  const u32 from =
+      there ? ring.w(stage) + own * row_bytes + rank_bytes : shared_address(&ring.board->zero);
+  const u32 item = there ? T::B_BYTES : 0, tile = there ? 4 * HEIGHT * row_bytes : 0;
+  const u32 below = there ? 8 * row_bytes : 0;
+  const LowRankItems<T>& list = low_rank_items(ring);
+  const uint4 simple = load_shared_4(shared_address(&list.simple[number]));
+  // A row that no item has gets that of the first, and no use of it.
+  const u32 seat = simple.z >> lane / 4 * 4 & 15;
+  const uint2 s = load_shared_2(shared_address(list.s[simple.w + seat]) + rank_bytes);
+  const u32 mine = simple.y ^ lane / 4 * 0x11111111;  // zero in the place of the lane's item
+  EightDeltas<T> deltas[AT_ONCE] = {};
 #pragma unroll
-  for (u32 base = 0; base < T::ITEMS; base += AT_ONCE) {
+  for (u32 i = 0; i < T::ITEMS; i += AT_ONCE) {
     u32 a[AT_ONCE][T::TILES][4];
-    uint2 s[AT_ONCE];
 #pragma unroll
-    for (u32 i = 0; i < AT_ONCE; i++) {
+    for (u32 n = 0; n < AT_ONCE; n++)
 #pragma unroll
       for (u32 t = 0; t < T::TILES; t++) {
-        const u32 step = (base + i) * T::B_BYTES + t * 4 * HEIGHT * row_bytes;
-        load_matrix_4(a[i][t], from + (there ? step : 0));
+        const u32 at = from + (i + n) * item + t * tile;
+        const uint2 upper = load_shared_2(at);
+        const uint2 lower = T::GATED ? make_uint2(0, 0) : load_shared_2(at + below);
+        a[n][t][0] = upper.x, a[n][t][1] = lower.x, a[n][t][2] = upper.y, a[n][t][3] = lower.y;
       }
-      s[i] = load_shared_2(s_at + (base + i) * T::S_BYTES);
+#pragma unroll
+    for (u32 n = 0; n < AT_ONCE; n++) {
+      const bool is_mine = (mine >> (i + n) * 4 & 15) == 0;
+      multiply_eight<T>(deltas[n], a[n], make_uint2(is_mine ? s.x : 0, is_mine ? s.y : 0));
     }
+  }
+  // A row has one item, and zeros of the others.
 #pragma unroll
-    for (u32 i = 0; i < AT_ONCE; i++)
-      if ((rows[base + i] - first) % 8 != lane / 4) s[i] = make_uint2(0, 0);
-    at_index<0, TOKENS / 8>((rows[0] - first) / 8, [&](auto index) {
+  for (u32 t = 0; t < T::TILES; t++) {
 #pragma unroll
-      for (u32 i = 0; i < AT_ONCE; i++) add_at<T, TOKENS, decltype(index)::value>(sums, a[i], s[i]);
+    for (u32 n = 1; n < AT_ONCE; n++)
+#pragma unroll
+      for (u32 k = 0; k < 4; k++) deltas[0][t][k] += deltas[n][t][k];
+    if (T::GATED && mark & SECOND)
+#pragma unroll
+      for (u32 k = 0; k < 2; k++) deltas[0][t][2 + k] = deltas[0][t][k], deltas[0][t][k] = 0;
+  }
+  at_index<0, TOKENS / 8>(simple.x - first / 8, [&](auto index) {
+    add_eight<T, TOKENS, decltype(index)::value>(sums, deltas[0]);
+  });
+}
+
+// Adds any item, whose part of B is at `b`.
+template <class T, u32 TOKENS>
+__device__ inline void add_item(const LowRankItems<T>& list, const LowRankItem& item, u32 b,
+                                u32 first, float (&sums)[T::TILES][TOKENS / 2]) {
+  const u32 row = item.row - first, last = row + item.rows - 1;
+  const u32 shared = shared_address(list.s[item.seat]);
+  u32 a[T::TILES][4];
+  load_b<T>(b, item, a);
+  constexpr u32 AT_ONCE = TOKENS % 16 == 0 ? 2 : 1;  // eights of tokens
+#pragma unroll 1
+  for (u32 n = row / 8 / AT_ONCE; n <= last / 8 / AT_ONCE; n++) {
+    EightDeltas<T> deltas[AT_ONCE] = {};
+#pragma unroll
+    for (u32 k = 0; k < AT_ONCE; k++)
+      multiply_eight<T>(deltas[k], a, load_s(item, shared, first, n * AT_ONCE + k));
+    at_index<0, TOKENS / 8 / AT_ONCE>(n, [&](auto index) {
+      constexpr u32 FIRST = decltype(index)::value * AT_ONCE;
+      add_eight<T, TOKENS, FIRST>(sums, deltas[0]);
+      if constexpr (AT_ONCE == 2) add_eight<T, TOKENS, FIRST + 1>(sums, deltas[1]);
     });
   }
 }
 
-// Adds any item of a stage.
-template <class T, bool GATED, u32 TOKENS>
-__device__ inline void add_item(const Ring<T>& ring, u32 stage, u32 i, u32 first,
-                                float (&sums)[T::TILES][TOKENS / 2]) {
-  const uint4 item = load_shared_4(shared_address(&ring.board->items[stage][i]));
-  const u32 row = (item.x & 0xffff) - first, last = row + (item.x >> 16) - 1;
-  u32 a[T::TILES][4];
-  load_b<T, GATED>(ring.w(stage) + i * T::B_BYTES, item, a);
+// Adds what the `number`-th listed stage holds.
+template <class T, u32 TOKENS>
+__device__ inline void add_stage(const Ring<T>& ring, u32 stage, u32 number, u32 first,
+                                 float (&sums)[T::TILES][TOKENS / 2]) {
+  const LowRankItems<T>& list = low_rank_items(ring);
+  const u32 mark = list.marks[number];
+  if (mark & SIMPLE) return add_simple<T, TOKENS>(ring, stage, number, mark, first, sums);
 #pragma unroll 1
-  for (u32 n = row / 8; n <= last / 8; n++) {
-    const uint2 s = load_s(ring.x(stage) + i * T::S_BYTES, item, first, n);
-    at_index<0, TOKENS / 8>(
-        n, [&](auto index) { add_at<T, TOKENS, decltype(index)::value>(sums, a, s); });
+  for (u32 i = 0; i < (mark & COUNT); i++) {
+    const LowRankItem item = list.items[number * T::ITEMS + i];
+    add_item<T, TOKENS>(list, item, ring.w(stage) + i * T::B_BYTES, first, sums);
   }
 }
 
-// Adds all that `send_low_rank` sends by stages from `cursor` on to the sums of TOKENS rows of the
-// batch, from `first` on. For whole warpgroups.
-template <class T, bool GATED, u32 TOKENS>
+// Adds all that comes by stages from `cursor` on to the sums of TOKENS rows of the batch, from
+// `first` on. For whole warpgroups.
+template <class T, u32 TOKENS>
 __device__ inline void add_low_rank(const Ring<T>& ring, Cursor<T>& cursor, u32 first,
                                     float (&sums)[T::TILES][TOKENS / 2]) {
-  u32 mark;
-  do {
-    const u32 stage = cursor.stage;
-    barrier_wait(ring.full(stage), cursor.parity);
-    mark = load_shared_1(shared_address(&ring.board->counts[stage]));
-    if (T::ITEMS == 4 && mark & SIMPLE) {
-      add_simple<T, GATED, TOKENS>(ring, stage, mark, first, sums);
-    } else {
-#pragma unroll 1
-      for (u32 i = 0; i < (mark & COUNT); i++)
-        add_item<T, GATED, TOKENS>(ring, stage, i, first, sums);
+  const LowRankItems<T>& list = low_rank_items(ring);
+  u32 parity = 0;
+  for (bool more = true; more; parity ^= 1) {
+    barrier_wait(shared_address(&ring.board->seated), parity);
+    const u32 stages = stages_of(list);
+    more = list.later > 0;
+    for (u32 number = 0; number < stages; number++, cursor.advance()) {
+      barrier_wait(ring.full(cursor.stage), cursor.parity);
+      add_stage<T, TOKENS>(ring, cursor.stage, number, first, sums);
+      __syncwarp();  // all lanes have read
+      ring.release(cursor.stage);
     }
-    __syncwarp();  // all lanes have read
-    ring.release(stage);
-    cursor.advance();
-  } while (!(mark & LAST));
+    if (threadIdx.x % WARP == 0) barrier_arrive(shared_address(&ring.board->read));
+  }
 }
 
 #endif

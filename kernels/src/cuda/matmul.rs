@@ -30,6 +30,13 @@ pub(super) const fn is_few(rows: usize) -> bool {
     rows <= FEW_ROWS
 }
 
+/// Whether products of these activations wait for their readers, beside weights that
+/// [`weights_map`] takes.
+pub(super) fn waits(cx: &Context, x: &Tensor) -> bool {
+    let both_bf16 = (x.dtype, cx.pool.shape().dtype) == (Dtype::Bf16, Dtype::Bf16);
+    both_bf16 && (1..=FEW_ROWS).contains(&x.rows.bound) && decode::takes(&cx.device, x.cols)
+}
+
 /// `y = x w^T`: `x` `[rows, in]`, `w` `[out, in]`, `y` `[rows, out]`.
 pub(super) fn matmul(cx: &mut Context, x: &Tensor, w: &Matrix, y: &mut Tensor) {
     assert_eq!(x.cols, w.cols, "the weights' inputs");

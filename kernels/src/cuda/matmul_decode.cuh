@@ -8,7 +8,7 @@
 // A row's sums are a function of that row, its adapter and SPLITS: chunks in ascending order, then
 // the blocks of a cluster in theirs, then delta; ROWS, TOKENS and CHUNKS don't matter.
 #pragma once
-#include "low_rank.cuh"
+#include "low_rank_shrink.cuh"
 
 // `ProductView` of cuda/matmul/decode.rs.
 struct Product {
@@ -68,21 +68,40 @@ __device__ inline void find_scales(const Ring<T>& ring, const Product& p) {
     if (token < T::TOKENS)
       ring.board->scales[token] = p.squares ? 1 / sqrtf(sums[0] / p.inputs + p.eps) : 1;
   }
-  __syncwarp();
-  if (lane == 0) barrier_arrive(shared_address(&ring.board->scaled));
+  barrier_arrive(shared_address(&ring.board->scaled));  // each lane for what it has written
 }
 
 // ---- sums that become results where they are, in registers
 
+// Scaled, with bias, before anything is stored: loads need not wait for stores of others.
+template <class T, class F>
+__device__ inline void scale_sums(const Ring<T>& ring, const Product& p, typename T::Sums& sums,
+                                  const F& output_of) {
+  const u32 group = threadIdx.x / GROUP, warp = threadIdx.x / WARP % 4, lane = threadIdx.x % WARP;
+#pragma unroll
+  for (u32 t = 0; t < T::TILES; t++) {
+    float bias[2] = {0, 0};
+#pragma unroll
+    for (u32 below = 0; below < 2; below++) {
+      const u32 output = output_of(((group * T::TILES + t) * 4 + warp) * 16 + lane / 4 + 8 * below);
+      if (p.bias && output < p.outputs) bias[below] = p.bias[output];
+    }
+#pragma unroll
+    for (u32 i = 0; i < T::TOKENS / 2; i++) {
+      const float scale = ring.board->scales[i / 4 * 8 + lane % 4 * 2 + i % 2];
+      sums[t][i] = sums[t][i] * scale + bias[i / 2 % 2];
+    }
+  }
+}
+
 template <class T>
 __device__ inline void write_plain(const Ring<T>& ring, const Product& p, u32 tile,
-                                   const typename T::Sums& sums) {
+                                   typename T::Sums& sums) {
   float* y = static_cast<float*>(p.out);
+  scale_sums<T>(ring, p, sums, [&](u32 row) { return tile * T::ROWS + row; });
   for_each_sum<T, T::TOKENS>(sums, [&](u32 row, u32 token, float sum) {
     const u32 output = tile * T::ROWS + row;
-    if (output >= p.outputs || token >= p.rows) return;
-    const float bias = p.bias ? p.bias[output] : 0;
-    y[u64(token) * p.outputs + output] = sum * ring.board->scales[token] + bias;
+    if (output < p.outputs && token < p.rows) y[u64(token) * p.outputs + output] = sum;
   });
 }
 
@@ -90,28 +109,30 @@ __device__ inline void write_plain(const Ring<T>& ring, const Product& p, u32 ti
 // two columns of one token.
 template <class T>
 __device__ inline void write_gated(const Ring<T>& ring, const Product& p, u32 tile,
-                                   const typename T::Sums& sums) {
+                                   typename T::Sums& sums) {
   const u32 group = threadIdx.x / GROUP, warp = threadIdx.x / WARP % 4, lane = threadIdx.x % WARP;
   const u32 columns = p.outputs / 2, odd = lane / 4 % 2;
+  // Of 16 rows of a tile eight are of gate, the others of up.
+  const auto column_of = [&](u32 row) { return tile * (T::ROWS / 2) + row / 16 * 8 + row % 8; };
+  scale_sums<T>(ring, p, sums, [&](u32 row) {
+    return column_of(row) < columns ? column_of(row) + row / 8 % 2 * columns : p.outputs;
+  });
   bf16* out = static_cast<bf16*>(p.out);
 #pragma unroll
   for (u32 t = 0; t < T::TILES; t++) {
-    const u32 column = tile * (T::ROWS / 2) + ((group * T::TILES + t) * 4 + warp) * 8 + lane / 4;
+    const u32 column = column_of(((group * T::TILES + t) * 4 + warp) * 16 + lane / 4);
     if (column >= columns) continue;  // for eight columns alike
-    const float gate_bias = p.bias ? p.bias[column] : 0;
-    const float up_bias = p.bias ? p.bias[columns + column] : 0;
+#pragma unroll
+    for (u32 n = 0; n < T::TOKENS / 8; n++)
+#pragma unroll
+      for (u32 i = 0; i < 2; i++)
+        sums[t][n * 4 + i] = silu(sums[t][n * 4 + i]) * sums[t][n * 4 + 2 + i];
 #pragma unroll
     for (u32 n = 0; n < T::TOKENS / 8; n++) {
-      float gated[2];
-#pragma unroll
-      for (u32 i = 0; i < 2; i++) {
-        const float scale = ring.board->scales[n * 8 + lane % 4 * 2 + i];
-        const float gate = sums[t][n * 4 + i] * scale + gate_bias;
-        gated[i] = silu(gate) * (sums[t][n * 4 + 2 + i] * scale + up_bias);
-      }
-      const float other = __shfl_xor_sync(~0u, odd ? gated[0] : gated[1], 4);
+      const float first = sums[t][n * 4], second = sums[t][n * 4 + 1];
+      const float other = __shfl_xor_sync(~0u, odd ? first : second, 4);
       const u32 token = n * 8 + lane % 4 * 2 + odd;
-      const u32 pair = odd ? pack_bf16(other, gated[1]) : pack_bf16(gated[0], other);
+      const u32 pair = odd ? pack_bf16(other, second) : pack_bf16(first, other);
       if (token < p.rows) *reinterpret_cast<u32*>(out + u64(token) * columns + column - odd) = pair;
     }
   }
@@ -237,33 +258,28 @@ struct Finish {
 
 // ----
 
-// Until x may be read.
-template <class T>
-__device__ inline void await_x(const LowRank& low_rank) {
-  if constexpr (T::LORA) low_rank.await_x();
-  else wait_for_predecessor();
-}
-
 // The helping warp.
 template <class T, Epilogue E>
 __device__ inline void help(const Ring<T>& ring, const Work& work, const Step& step,
                             const Product& p) {
-  const RowRange share = share_of<T>(work);
-  Lookup found = {};
-  if constexpr (T::LORA) {
-    prefetch_descriptors(step, p.low_rank);
-    found = look_up(step, p.low_rank, 0, share);
+  if constexpr (!T::LORA) {
+    wait_for_predecessor();
+    return find_scales<T>(ring, p);
   }
-  await_x<T>(p.low_rank);
-  find_scales<T>(ring, p);
-  if constexpr (T::LORA) {
-    const Beside& shrink = p.low_rank.shrink;
-    if (shrink) await_signal(shrink.signals->shrunk, shrink.blocks);
-    send_low_rank<T, E == Epilogue::GATED>(ring, work.steps, step, p.low_rank, work.first,
-                                           p.outputs, share, found);
-    if (!shrink) return;
-    if (threadIdx.x % WARP == 0) arrive_signals(*shrink.signals);
-    wait_for_predecessor();  // for who waits for this kernel
+  const RowRange share = share_of<T>(work);
+  LowRankItems<T>& list = low_rank_items(ring);
+  LowRankSeater<T> seater{ring, p.low_rank, list};
+  for (u32 from = 0, parity = 0;; parity ^= 1) {
+    list_low_rank<T>(list, step, p.low_rank, work.first, p.outputs, share, from);
+    barrier_arrive(shared_address(&ring.board->listed));  // each lane for what it has written
+    if (from == 0) {
+      wait_for_predecessor();
+      find_scales<T>(ring, p);
+    }
+    seater.run();
+    if (list.later == 0) return;
+    from += list.count;
+    barrier_wait(shared_address(&ring.board->read), parity);
   }
 }
 
@@ -275,7 +291,7 @@ __device__ inline void multiply_tiles(const Ring<T>& ring, const Work& work, con
   for (u32 tile = work.first; tile < work.tiles; tile += work.stride) {
     typename T::Sums sums;
     accumulate<T>(ring, cursor, work.steps, sums);
-    if constexpr (T::LORA) add_low_rank<T, E == Epilogue::GATED, T::TOKENS>(ring, cursor, 0, sums);
+    if constexpr (T::LORA) add_low_rank<T, T::TOKENS>(ring, cursor, 0, sums);
     barrier_wait(shared_address(&ring.board->scaled), 0);
     if constexpr (E == Epilogue::GATED) write_gated<T>(ring, p, tile, sums);
     else write_plain<T>(ring, p, tile, sums);
@@ -294,11 +310,11 @@ __device__ inline void multiply_part(const Ring<T>& ring, const Work& work, cons
   if constexpr (!T::LORA) {
     meet();
   } else if constexpr (T::SPLITS == 1) {
-    add_low_rank<T, false, T::TOKENS>(ring, cursor, 0, sums);
+    add_low_rank<T, T::TOKENS>(ring, cursor, 0, sums);
     meet();
   } else {
     float delta[T::TILES][T::SHARE / 2] = {};
-    add_low_rank<T, false, T::SHARE>(ring, cursor, work.split * T::SHARE, delta);
+    add_low_rank<T, T::SHARE>(ring, cursor, work.split * T::SHARE, delta);
     meet();
     put_tile<T, T::SHARE>(delta_tile(ring), delta);
   }
@@ -307,30 +323,29 @@ __device__ inline void multiply_part(const Ring<T>& ring, const Work& work, cons
 }
 
 // rows <= TOKENS; outputs a multiple of 8, of 16 where they are GATED; at least a stage of inputs
-// per split. Grid: a cluster for each tile; or with PLAIN, one split and no adapter any number of
-// blocks.
+// per split. Grid: clusters that shrink, then one for each tile; or with PLAIN, one split and no
+// adapter any number of blocks.
 template <class T, Epilogue E>
 __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const Step& step,
                                 const Product& p) {
   constexpr bool MEET = T::SPLITS > 1 || E == Epilogue::RESIDUAL;
   extern __shared__ u8 shared[];
   const Ring<T> ring = Ring<T>::in(shared);
-  const Work work = Work::of_block<T>(p.inputs, p.outputs);
-  const bool beside = T::LORA && p.low_rank.shrink;
   release_successor();
+  if constexpr (T::LORA)
+    if (blockIdx.x < p.low_rank.shrinkers) return shrink<T>(ring, step, p.low_rank);
+  const Work work = Work::of_block<T>(p.inputs, p.outputs, T::LORA ? p.low_rank.shrinkers : 0);
   if (threadIdx.x == 0) ring.init();
   __syncthreads();
   if (threadIdx.x >= T::MULTIPLIERS + WARP) {
     help<T, E>(ring, work, step, p);
   } else if (threadIdx.x >= T::MULTIPLIERS) {
-    if (threadIdx.x == T::MULTIPLIERS)
-      Copier<T, E == Epilogue::GATED>(ring, work, w, x).run([&] { await_x<T>(p.low_rank); });
+    if (threadIdx.x == T::MULTIPLIERS) Copier<T, E == Epilogue::GATED>(ring, work, w, x).run();
     __syncwarp();
-    if (!beside) wait_for_predecessor();
-    if constexpr (T::LORA) weights_are_sent();
+    wait_for_predecessor();
+    if constexpr (T::LORA) copy_low_rank<T>(ring, work.steps);
   } else {
-    // Else what the helping warp has waited for comes with `scaled`.
-    if (!beside) wait_for_predecessor();
+    wait_for_predecessor();
     if constexpr (MEET) multiply_part<T>(ring, work, p);
     else multiply_tiles<T, E>(ring, work, p);
   }
@@ -350,9 +365,10 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
 // neighbours.
 
 // A kernel NAME_ROWS_TOKENS_SPLITS_PER_CHUNKS; see `Tiling`.
-#define MATMUL_DECODE(NAME, EPILOGUE, ROWS, TOKENS, SPLITS, PER, CHUNKS)               \
-  MATMUL_KERNEL(NAME##_##ROWS##_##TOKENS##_##SPLITS##_##PER##_##CHUNKS, EPILOGUE, PER, \
-                Tiling<ROWS, TOKENS, SPLITS, PER, CHUNKS, HAS_LORA>)
+#define MATMUL_DECODE(NAME, EPILOGUE, ROWS, TOKENS, SPLITS, PER, CHUNKS)     \
+  MATMUL_KERNEL(                                                             \
+      NAME##_##ROWS##_##TOKENS##_##SPLITS##_##PER##_##CHUNKS, EPILOGUE, PER, \
+      Tiling<ROWS, TOKENS, SPLITS, PER, CHUNKS, HAS_LORA, Epilogue::EPILOGUE == Epilogue::GATED>)
 #define MATMUL_KERNEL(NAME, EPILOGUE, PER, ...)                                                 \
   extern "C" __global__ void __launch_bounds__(__VA_ARGS__::THREADS, PER)                       \
       NAME(const __grid_constant__ TensorMap w, const __grid_constant__ TensorMap x, Step step, \

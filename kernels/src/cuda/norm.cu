@@ -195,13 +195,13 @@ KERNEL norm_bf16_f32(PARAMETERS) { norm<bf16, float>(step, pending, parameters);
 KERNEL norm_bf16_bf16(PARAMETERS) { norm<bf16, bf16>(step, pending, parameters); }
 
 // x[row] /= sqrt(mean of the residual's squares + eps), where a product has left that to its
-// readers. One block per row of x [rows, cols]; squares [rows, parts_of(cols)].
-extern "C" __global__ void __launch_bounds__(THREADS)
-    scale_rows(bf16* x, const float* squares, u32 cols, float eps) {
+// readers. One block per row of x [rows, cols]; squares [rows, parts_of(residuals)].
+template <class T>
+__device__ void scale_rows(T* x, u32 cols, const float* squares, u32 residuals, float eps) {
   __shared__ float sum;
   release_successor();
   wait_for_predecessor();
-  const u32 parts = (cols + PART - 1) / PART, stride = parts_of(cols);
+  const u32 parts = (residuals + PART - 1) / PART, stride = parts_of(residuals);
   if (threadIdx.x < WARP) {
     float part = 0;
     for (u32 i = threadIdx.x; i < parts; i += WARP) part += squares[u64(blockIdx.x) * stride + i];
@@ -209,8 +209,15 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (threadIdx.x == 0) sum = part;
   }
   __syncthreads();
-  const float scale = 1 / sqrtf(sum / cols + eps);
-  bf16* row = x + u64(blockIdx.x) * cols;
+  const float scale = 1 / sqrtf(sum / residuals + eps);
+  T* row = x + u64(blockIdx.x) * cols;
   for (u32 i = threadIdx.x; i < cols; i += THREADS)
-    row[i] = from_float<bf16>(to_float(row[i]) * scale);
+    row[i] = from_float<T>(to_float(row[i]) * scale);
 }
+#define SCALE_ROWS(NAME, T)                                                  \
+  extern "C" __global__ void __launch_bounds__(THREADS)                      \
+      NAME(T* x, const float* squares, u32 cols, u32 residuals, float eps) { \
+    scale_rows<T>(x, cols, squares, residuals, eps);                         \
+  }
+SCALE_ROWS(scale_rows_bf16, bf16)
+SCALE_ROWS(scale_rows_f32, float)

@@ -4,7 +4,7 @@ use super::{
     Context, Cuda, Tensor, Vector,
     compiler::Source,
     device::Device,
-    expand::{PendingView, variant},
+    expand::{Ending, PendingView, variant},
     launch::{Grid, Parameter, Parameters},
     tensor::RowScale,
 };
@@ -58,11 +58,9 @@ pub(super) fn norm(
         return;
     }
     if let Some(add) = &add
-        && add.y.deferred.product().is_some()
+        && let Some((product, ending)) = Ending::take(cx, add)
     {
-        let view = PendingView::new(cx, add);
-        let product = add.y.deferred.take_product().expect("seen above");
-        return product.queue_residual(cx, &view, (weight.data.address(), eps), [residual, out]);
+        return product.queue_residual(cx, &ending, (weight.data.address(), eps), [residual, out]);
     }
     let view = add.as_ref().map_or_else(PendingView::none, |add| PendingView::new(cx, add));
     let kernel = variant(cx, "norm", add.map_or(Dtype::F32, |add| add.y.dtype));
@@ -103,12 +101,15 @@ fn slices(device: &Device, rows: u32, hidden: u32) -> (u32, u32) {
 /// Multiplies the rows of `x` with what they are yet to be multiplied with, if anything, for
 /// readers that do not.
 pub(super) fn settle_scale(cx: &mut Context, x: &Tensor) {
-    let Some(RowScale { squares, eps }) = x.scale.take() else { return };
-    assert_eq!(x.dtype, Dtype::Bf16, "what a product leaves");
-    let parameters =
-        Parameters::default().with(x.data.address()).with(squares).with(x.cols as u32).with(eps);
+    let Some(RowScale { squares, residuals, eps }) = x.scale.take() else { return };
+    let kernel = format!("scale_rows_{}", x.dtype.name());
+    let parameters = Parameters::default()
+        .with(x.data.address())
+        .with(squares)
+        .with(x.cols as u32)
+        .with(residuals)
+        .with(eps);
     let grid = Grid::flat(x.rows.bound as u32, THREADS);
-    // SAFETY: the parameters of `scale_rows` in `norm.cu`; a tensor with a scale has squares for
-    // each of its rows.
-    unsafe { cx.launch(("norm", "scale_rows"), grid, parameters) };
+    // SAFETY: the parameters of `scale_rows` in `norm.cu`; a scale has squares for each row.
+    unsafe { cx.launch(("norm", &kernel), grid, parameters) };
 }

@@ -10,12 +10,13 @@ using u64 = unsigned long long;
 
 constexpr u32 WARP = 32;
 constexpr u32 PAGE_TOKENS = 16;
+constexpr u32 CHUNK_RANKS = 16;  // of a tile, at the most
 constexpr u32 NO_ADAPTER = 0xffffffffu;
 constexpr u32 DRAWN = 1u << 31;
 
 __device__ inline float infinity() { return __int_as_float(0x7f800000); }
 
-__device__ inline u32 least(u32 a, u32 b) { return a < b ? a : b; }
+__device__ constexpr u32 least(u32 a, u32 b) { return a < b ? a : b; }
 
 // ---- elements
 

@@ -23,9 +23,10 @@ enum class Epilogue {
 
 // Shape of a block; the host computes STAGES, THREADS and SHARED too (decode.rs: Tiling). LORA:
 // whether rows have adapters.
-template <u32 ROWS_, u32 TOKENS_, u32 SPLITS_, u32 PER_PROCESSOR_, u32 CHUNKS_, bool LORA_>
+template <u32 ROWS_, u32 TOKENS_, u32 SPLITS_, u32 PER_PROCESSOR_, u32 CHUNKS_, bool LORA_,
+          bool GATED_>
 struct Tiling {
-  static constexpr bool LORA = LORA_;
+  static constexpr bool LORA = LORA_, GATED = GATED_;
   static constexpr u32 ROWS = ROWS_, TOKENS = TOKENS_, SPLITS = SPLITS_;
   static constexpr u32 PER_PROCESSOR = PER_PROCESSOR_;    // blocks
   static constexpr u32 CHUNKS = CHUNKS_;                  // of a stage
@@ -41,12 +42,13 @@ struct Tiling {
   static constexpr u32 SHARE = SPLITS == 1           ? TOKENS
                                : TOKENS < 8 * SPLITS ? 8
                                                      : (TOKENS / SPLITS + 7) / 8 * 8;
-  // Items of a stage of low ranks (low_rank.cuh): bytes of an item's `s`, and how many fit.
-  static constexpr u32 S_BYTES = (TOKENS < 16 ? TOKENS : 16) * 32;
-  static constexpr u32 ITEMS = X_BYTES / S_BYTES < 4 ? X_BYTES / S_BYTES : 4;
+  // Items of a stage of low ranks (low_rank.cuh).
+  static constexpr u32 HEIGHT = GATED ? ROWS / 2 : ROWS;  // outputs of each
+  static constexpr u32 ITEMS = least(W_BYTES / (HEIGHT * 32), 8);
   static constexpr u32 B_BYTES = W_BYTES / ITEMS;
   using Sums = float[TILES][TOKENS / 2];
-  static_assert(STAGES >= 2 && ROWS * 32 <= B_BYTES, "stages, and room for a chunk of ranks");
+  static_assert(STAGES >= 2 && ITEMS >= 1 && HEIGHT * 32 <= B_BYTES,
+                "stages, and room for a chunk of ranks");
 };
 
 // What stands behind the stages.
@@ -54,12 +56,9 @@ template <class T>
 struct Board {
   u64 full[T::STAGES], empty[T::STAGES];
   u64 scaled;  // once `scales` are there
-  u64 fill;
+  // LORA: once the next items are listed, once their s is there, once all of it has been read.
+  u64 listed, seated, read;
   uint4 zero;
-  // Of stages of low ranks: items, see `Sender`; the rows of simple ones; how many, and marks.
-  uint4 items[T::STAGES][T::ITEMS];
-  u32 rows[T::STAGES][4];
-  u32 counts[T::STAGES];
   float scales[T::TOKENS];
 };
 
@@ -96,7 +95,10 @@ struct Ring {
       barrier_init(full(i), 1);
       barrier_init(empty(i), T::MULTIPLIERS / WARP);
     }
-    barrier_init(shared_address(&board->scaled), 1);
+    barrier_init(shared_address(&board->scaled), WARP);
+    barrier_init(shared_address(&board->listed), WARP);
+    barrier_init(shared_address(&board->seated), WARP);
+    barrier_init(shared_address(&board->read), T::MULTIPLIERS / WARP);
     board->zero = make_uint4(0, 0, 0, 0);
     barrier_init_fence();
   }
@@ -106,21 +108,27 @@ struct Ring {
   }
 };
 
+// The rows of the batch first..end.
+struct RowRange {
+  u32 first, end;
+};
+
 // Tiles first, first + stride, .. of a block, and its part of the inputs: `steps` stages from
 // `step`.
 struct Work {
   u32 first, stride, tiles, step, steps, split;
 
+  // Of a block behind `others`, whole clusters of them.
   template <class T>
-  __device__ static Work of_block(u32 inputs, u32 outputs) {
+  __device__ static Work of_block(u32 inputs, u32 outputs, u32 others) {
     // Cut at whole pairs of chunks, so that the cuts don't hang on how many a stage has.
     constexpr u32 OF_PAIR = 2 / T::CHUNKS;
     const u32 split = blockIdx.x % T::SPLITS, pairs = (inputs + 2 * CHUNK - 1) / (2 * CHUNK);
     const u32 all = (inputs + T::CHUNKS * CHUNK - 1) / (T::CHUNKS * CHUNK);
     const u32 step = pairs * split / T::SPLITS * OF_PAIR;
     const u32 end = least(pairs * (split + 1) / T::SPLITS * OF_PAIR, all);
-    return {blockIdx.x / T::SPLITS,
-            gridDim.x / T::SPLITS,
+    return {(blockIdx.x - others) / T::SPLITS,
+            (gridDim.x - others) / T::SPLITS,
             (outputs + T::ROWS - 1) / T::ROWS,
             step,
             end - step,
@@ -180,11 +188,10 @@ struct Copier {
                ring.full(cursor.stage), often);
   }
 
-  // All of the block's stages, those of x once `await_x` returns.
-  template <class F>
-  __device__ void run(const F& await_x) {
+  // All of the block's stages, those of x once the predecessor has ended.
+  __device__ void run() {
     for (u32 i = 0; i < T::STAGES && !is_done(); i++, advance()) load_w();
-    await_x();
+    wait_for_predecessor();
     begin();
     for (u32 i = 0; i < T::STAGES && !is_done(); i++, advance()) load_x();
     for (; !is_done(); advance()) {

@@ -1,10 +1,60 @@
-// The first half of a LoRA product (shrink.cuh) where rows are many, or in other types than bf16.
+// The first half of a LoRA product where its second half does not make it (low_rank_shrink.cuh):
+// out[row][column + rank] = scale * sum over inputs of x[row][input] * A[rank][input], with the A
+// tiles of the row's adapter. x [rows, in], tile [ranks, length], out [rows, cols].
 //
 // An item is one chunk of ranks for the rows of a few consecutive pieces that use the same adapter,
 // so that one pass over A serves them. Blocks take items as they get free. Sums are split over
 // warps by the inputs alone, and added in order: a row's result depends on the row and its adapter,
 // not on the batch.
-#include "shrink.cuh"
+#include "prelude.cuh"
+
+constexpr u32 WARPS = 8;
+constexpr u32 PIECE_ROWS = 16;
+// Inputs per step of a warp: each lane takes 8 neighbours, 16 bytes.
+constexpr u32 LANE_INPUTS = 8;
+constexpr u32 STEP_INPUTS = 4 * LANE_INPUTS;
+
+// Tiles first..end hold the same ranks over successive inputs.
+struct Chunk {
+  const Tile* first;
+  const Tile* end;
+};
+
+// Whether every 16-byte access to a row of x and to a rank of A is aligned and within it.
+__device__ inline bool is_aligned(const Chunk& chunk, u32 in) {
+  u32 all = in;
+  for (const Tile* tile = chunk.first; tile != chunk.end; tile++) all |= tile->start | tile->length;
+  return all % LANE_INPUTS == 0;
+}
+
+// A chunk for one piece without alignment: a warp takes a rank and ROWS rows at a time, its lanes
+// every 32nd input.
+template <class X, class A, u32 ROWS>
+__device__ inline void multiply_plain(const Chunk& chunk, const X* x, u32 in, const Piece& piece,
+                                      float* out, u32 cols) {
+  const u32 lane = threadIdx.x % WARP, ranks = chunk.first->ranks;
+  for (u32 i = threadIdx.x / WARP; i < ranks * (PIECE_ROWS / ROWS); i += WARPS) {
+    const u32 rank = i % ranks, first = i / ranks * ROWS;
+    float sums[ROWS] = {};
+    for (const Tile* tile = chunk.first; tile != chunk.end; tile++) {
+      const A* a = static_cast<const A*>(tile->data) + u64(rank) * tile->length;
+      const X* rows = x + u64(piece.row + first) * in + tile->start;
+      for (u32 k = lane; k < tile->length; k += WARP) {
+        const float weight = to_float(a[k]);
+#pragma unroll
+        for (u32 row = 0; row < ROWS; row++)
+          if (first + row < piece.rows) sums[row] += seen<A>(rows[u64(row) * in + k]) * weight;
+      }
+    }
+#pragma unroll
+    for (u32 row = 0; row < ROWS; row++) {
+      const float sum = warp_sum(sums[row]);
+      if (lane == 0 && first + row < piece.rows)
+        out[u64(piece.row + first + row) * cols + chunk.first->column + rank] =
+            sum * chunk.first->scale;
+    }
+  }
+}
 
 // The `wanted`-th chunk of a site; empty behind the last. A chunk begins where the column changes.
 // For whole warps.
@@ -37,27 +87,29 @@ __device__ void multiply(const Chunk& chunk, const bf16* x, u32 in, const Piece 
                          float (&sums)[PIECES][2][4]) {
   const u32 warp = threadIdx.x / WARP, group = threadIdx.x % WARP / 4, thread = threadIdx.x % 4;
   const uint4 zero = make_uint4(0, 0, 0, 0);
+  const u32 share = (in + WARPS * STEP_INPUTS - 1) / (WARPS * STEP_INPUTS) * STEP_INPUTS;
   for (const Tile* tile = chunk.first; tile != chunk.end; tile++) {
-    const u32 length = tile->length, ranks = tile->ranks;
-    const u32 steps = (length + STEP_INPUTS - 1) / STEP_INPUTS, share = (steps + WARPS - 1) / WARPS;
-    const u32 end = min((warp + 1) * share, steps);
+    // What the tile has of the warp's inputs, by its own count.
+    const u32 start = tile->start, length = tile->length, ranks = tile->ranks;
+    const u32 begin = max(warp * share, start) - start;
+    const u32 end = max(min((warp + 1) * share, start + length), start) - start;
     const bf16* a = static_cast<const bf16*>(tile->data) + u64(group) * length;
-    for (u32 step = warp * share; step < end; step += DEPTH) {
+    for (u32 first = begin; first < end; first += DEPTH * STEP_INPUTS) {
       uint4 w[DEPTH][2];
 #pragma unroll
       for (u32 d = 0; d < DEPTH; d++) {
-        const u32 k = (step + d) * STEP_INPUTS + thread * LANE_INPUTS;
-        const bool inside = step + d < end && k < length;
+        const u32 k = first + d * STEP_INPUTS + thread * LANE_INPUTS;
+        const bool inside = k < end;
         w[d][0] = inside ? load_stream(a + k) : zero;
         w[d][1] = inside && ranks > 8 ? load_stream(a + 8 * u64(length) + k) : zero;
       }
 #pragma unroll
       for (u32 d = 0; d < DEPTH; d++) {
-        const u32 k = (step + d) * STEP_INPUTS + thread * LANE_INPUTS;
-        const bool inside = step + d < end && k < length;
+        const u32 k = first + d * STEP_INPUTS + thread * LANE_INPUTS;
+        const bool inside = k < end;
 #pragma unroll
         for (u32 p = 0; p < PIECES; p++) {
-          const bf16* row = x + u64(pieces[p].row + group) * in + tile->start + k;
+          const bf16* row = x + u64(pieces[p].row + group) * in + start + k;
           const uint4 low =
               inside && group < pieces[p].rows ? *reinterpret_cast<const uint4*>(row) : zero;
           const uint4 high = inside && group + 8 < pieces[p].rows
@@ -189,3 +241,11 @@ KERNEL(shrink_f32_f16, float, f16, 1)
 KERNEL(shrink_f32_bf16, float, bf16, 1)
 KERNEL(shrink_bf16_bf16, bf16, bf16, 1)
 KERNEL(shrink_bf16_bf16_prefill, bf16, bf16, 4)
+
+// For sums of low ranks (fixed.cuh): zeros to add to.
+extern "C" __global__ void clear_low_ranks(u64* words, u32 count) {
+  release_successor();
+  wait_for_predecessor();
+  for (u32 i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x)
+    words[i] = 0;
+}

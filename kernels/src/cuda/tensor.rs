@@ -56,8 +56,10 @@ pub(super) struct Rows {
 /// mean of the squares of the residual that they come from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct RowScale {
-    /// `[rows, parts_of(cols)]` of f32: sums of squares of [`PART`] columns each.
+    /// `[rows, parts_of(residuals)]` of f32: sums of squares of [`PART`] columns each.
     pub(super) squares: u64,
+    /// Columns of the residual.
+    pub(super) residuals: u32,
     pub(super) eps: f32,
 }
 
@@ -94,8 +96,15 @@ impl Tensor {
         let rows = class_rows(rows_max);
         let buffer = |words| DeviceBuffer::new(device, words * 4, "activations");
         let (data, squares) = (buffer(rows * cols)?, buffer(rows.min(FEW_ROWS) * parts_of(cols))?);
-        let (rows, deferred) = (Rows { bound: 0, live: 0 }, DeferredCell::default());
-        Ok(Self { data, dtype: Dtype::F32, rows, cols, deferred, scale: Cell::new(None), squares })
+        Ok(Self {
+            data,
+            dtype: Dtype::F32,
+            rows: Rows { bound: 0, live: 0 },
+            cols,
+            deferred: DeferredCell::default(),
+            scale: Cell::new(None),
+            squares,
+        })
     }
 
     /// Says what an operation is about to write.

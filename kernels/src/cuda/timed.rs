@@ -37,6 +37,6 @@ impl Timed for Cuda {
     }
 
     fn is_deferred(&self, tensor: &Tensor) -> bool {
-        tensor.deferred.product().is_some()
+        tensor.deferred.product().is_some() || tensor.deferred.shrink().is_some()
     }
 }

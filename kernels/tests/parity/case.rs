@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use switchyard_kernels::{
-    AdapterSlot, AttentionShape, Batch, Dtype, Linear, LinearTiles, PAGE_TOKENS, RANK_CHUNK,
-    RowToken, Segment, TILE_ALIGN, Tile, TileMap,
+    A_TILE_INPUTS, AdapterSlot, AttentionShape, Batch, Dtype, Linear, LinearTiles, PAGE_TOKENS,
+    RANK_CHUNK, RowToken, Segment, TILE_ALIGN, Tile, TileMap,
 };
 
 use crate::random::{Random, write};
@@ -46,7 +46,9 @@ impl Plan {
             (len, random.below(len))
         };
         let whole = random.below(2) == 0;
-        let mut width = || if whole { 64 * (1 + random.below(4)) } else { 5 + random.below(150) };
+        let mut width = || {
+            if whole { 64 * [1, 2, 3, 4, 9, 20][random.below(6)] } else { 5 + random.below(150) }
+        };
         let (hidden, intermediate) = (width(), width());
         Self {
             dtype: if whole { Dtype::Bf16 } else { DTYPES[random.below(3)] },
@@ -189,7 +191,8 @@ impl Case {
         for first in (0..padded).step_by(RANK_CHUNK) {
             let ranks = first..padded.min(first + RANK_CHUNK);
             let piece = image.slab_bytes / 2 / (ranks.len() * dtype.size());
-            for long in (0..inputs).step_by(piece).map(|i| i..inputs.min(i + piece)) {
+            let piece_of_a = piece.min(A_TILE_INPUTS);
+            for long in (0..inputs).step_by(piece_of_a).map(|i| i..inputs.min(i + piece_of_a)) {
                 let row = |rank| long.clone().map(move |i| (rank, i));
                 let values: Vec<_> = ranks.clone().flat_map(row).map(|(r, i)| a(r, i)).collect();
                 a_tiles.push(image.push(dtype, &values, (ranks.clone(), long.clone())));

@@ -56,6 +56,7 @@ fn check(config: &ModelConfig, weights: &LoraWeights, slab_bytes: usize) {
     }
     for lora in &weights.linears {
         let tiles = map.linear(lora.layer, lora.linear).expect("packed");
+        assert!(tiles.a.iter().all(|tile| tile.long.len() <= A_TILE_INPUTS));
         assert_eq!(tiles.padded_rank as usize, lora.a.rows.next_multiple_of(8));
         let (a, b) = (elements(&lora.a), elements(&lora.b));
         let (rank, input) = (lora.a.rows, lora.a.cols);

@@ -12,8 +12,9 @@ use super::super::{
     compiler::Source,
     deferred::Deferred,
     device::Device,
-    expand::{LowRankView, PendingView},
+    expand::Ending,
     launch::{Parameter, Parameters},
+    low_rank::{self, LowRankView},
     memory::DeviceBuffer,
     tensor::{RowScale, Rows},
     tensor_map::{BOX_COLUMNS, TensorMap},
@@ -66,6 +67,12 @@ pub(in crate::cuda) struct WeightsMap {
     gated: Option<TensorMap>,
 }
 
+/// Whether there are kernels for products of so many inputs, low ranks too.
+pub(in crate::cuda) fn takes(device: &Device, inputs: usize) -> bool {
+    let fits = inputs > 0 && inputs.is_multiple_of(BOX_COLUMNS) && inputs <= low_rank::INPUTS_MAX;
+    device.arch == "sm_90a" && fits
+}
+
 /// How the kernels copy a matrix, if they take products with it: bf16 `[outputs, inputs]`.
 pub(in crate::cuda) fn weights_map(
     device: &Device,
@@ -73,9 +80,8 @@ pub(in crate::cuda) fn weights_map(
     dtype: Dtype,
     [outputs, inputs]: [usize; 2],
 ) -> Option<WeightsMap> {
-    let fits = outputs > 0 && inputs > 0 && outputs % 8 == 0 && inputs % BOX_COLUMNS == 0;
-    let takes = device.arch == "sm_90a" && dtype == Dtype::Bf16 && fits;
-    takes.then(|| WeightsMap {
+    let fits = outputs > 0 && outputs % 8 == 0 && takes(device, inputs);
+    (dtype == Dtype::Bf16 && fits).then(|| WeightsMap {
         plain: TensorMap::new(data.address(), data.len(), [outputs, inputs], WEIGHT_BOX),
         gated: (outputs % 16 == 0).then(|| TensorMap::gated(data, [outputs, inputs], WEIGHT_BOX)),
     })
@@ -139,9 +145,9 @@ pub(super) fn defer(x: &Tensor, (w, map): (&Matrix, &Arc<WeightsMap>), y: &mut T
 }
 
 impl Product {
-    /// What its activations are yet to be multiplied with.
-    pub(in crate::cuda) fn scale(&self) -> Option<RowScale> {
-        self.x_scale
+    /// Where its activations lie.
+    pub(in crate::cuda) fn x(&self) -> u64 {
+        self.x
     }
 
     /// Whether [`Self::queue_gated`] takes it.
@@ -149,21 +155,16 @@ impl Product {
         self.map.gated.is_some()
     }
 
-    /// Queues the product as it is: `y` `[rows, outputs]` in f32, with what `pending` adds.
-    pub(in crate::cuda) fn queue(self, cx: &mut Context, pending: &PendingView, y: &Tensor) {
+    /// Queues the product as it is: `y` `[rows, outputs]` in f32, with what `ending` adds.
+    pub(in crate::cuda) fn queue(self, cx: &mut Context, ending: &Ending, y: &Tensor) {
         self.assert_fits(y, self.outputs);
-        self.launch(cx, Epilogue::Plain, self.view(pending, y));
+        self.launch(cx, Epilogue::Plain, self.view(ending, y));
     }
 
     /// Queues `out = silu(gate) * up` of the product, gate then up: `out` `[rows, outputs / 2]`.
-    pub(in crate::cuda) fn queue_gated(
-        self,
-        cx: &mut Context,
-        pending: &PendingView,
-        out: &Tensor,
-    ) {
+    pub(in crate::cuda) fn queue_gated(self, cx: &mut Context, ending: &Ending, out: &Tensor) {
         self.assert_fits(out, self.outputs / 2);
-        self.launch(cx, Epilogue::Gated, self.view(pending, out));
+        self.launch(cx, Epilogue::Gated, self.view(ending, out));
     }
 
     /// Queues `residual += product` and `out = residual * weight`, all `[rows, outputs]`, where
@@ -171,7 +172,7 @@ impl Product {
     pub(in crate::cuda) fn queue_residual(
         self,
         cx: &mut Context,
-        pending: &PendingView,
+        ending: &Ending,
         (weight, eps): (u64, f32),
         [residual, out]: [&Tensor; 2],
     ) {
@@ -182,10 +183,10 @@ impl Product {
             residual: residual.data.address(),
             weight,
             squares_out: squares,
-            ..self.view(pending, out)
+            ..self.view(ending, out)
         };
         self.launch(cx, Epilogue::Residual, view);
-        out.scale.set(Some(RowScale { squares, eps }));
+        out.scale.set(Some(RowScale { squares, residuals: self.outputs as u32, eps }));
     }
 
     fn assert_fits(&self, tensor: &Tensor, cols: usize) {
@@ -193,15 +194,15 @@ impl Product {
         assert!(self.rows.bound * cols * 4 <= tensor.data.len(), "room for its rows");
     }
 
-    fn view(&self, pending: &PendingView, out: &Tensor) -> ProductView {
+    fn view(&self, ending: &Ending, out: &Tensor) -> ProductView {
         ProductView {
             out: out.data.address(),
-            bias: pending.bias(),
+            bias: ending.bias,
             squares: self.x_scale.map_or(0, |scale| scale.squares),
             residual: 0,
             weight: 0,
             squares_out: 0,
-            low_rank: pending.low_rank(),
+            low_rank: ending.low_rank,
             rows: self.rows.bound as u32,
             inputs: self.inputs as u32,
             outputs: self.outputs as u32,
@@ -211,9 +212,6 @@ impl Product {
 
     fn launch(&self, cx: &mut Context, epilogue: Epilogue, mut view: ProductView) {
         let has_lora = !view.low_rank.is_none();
-        if has_lora {
-            view.low_rank = view.low_rank.beside(cx.signals.take());
-        }
         let ProductView { rows, inputs, outputs, .. } = view;
         let processors = cx.device.processors;
         let tiling = Tiling::new(epilogue, rows, [outputs, inputs], processors);
@@ -227,10 +225,15 @@ impl Product {
             [self.rows.bound, self.inputs],
             tiling.tokens as usize,
         );
-        let parameters = Parameters::default().with(map).with(x).with(cx.step.view()).with(view);
         // A block with adapters has one tile.
         let is_persistent = epilogue == Epilogue::Plain && !has_lora;
-        let grid = tiling.grid(outputs, is_persistent.then_some(processors));
+        let mut grid = tiling.grid(outputs, is_persistent.then_some(processors), has_lora);
+        if has_lora {
+            let LowRankView { shrinkers, .. } = &mut view.low_rank;
+            *shrinkers = tiling.shrinkers(*shrinkers, grid, processors);
+            grid.blocks[0] += *shrinkers;
+        }
+        let parameters = Parameters::default().with(map).with(x).with(cx.step.view()).with(view);
         let (modules, operation) = match epilogue {
             Epilogue::Plain => (SUMS, "matmul_sums"),
             Epilogue::Gated => (GATED, "matmul_gated"),

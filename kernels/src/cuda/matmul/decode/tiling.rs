@@ -9,6 +9,13 @@ const ROOM_OF_ONE: u32 = 208 << 10;
 const CHUNK: u32 = 64;
 /// Inputs of the longest stage.
 const STAGE_INPUTS: u32 = 2 * CHUNK;
+/// Bytes of `LowRankItems` (`low_rank.cuh`), at the most.
+const fn low_rank_items(tokens: u32) -> u32 {
+    let seats = if tokens == 128 { 256 } else { 128 };
+    seats * (16 + 8 + 32 + 1) + 32 * (16 + 4) + 16
+}
+/// A part of all places that is kept for blocks that shrink.
+const SHRINKERS_MIN: u32 = 8;
 /// Outputs of the lowest tile.
 const LOW: u32 = 64;
 /// Rows of `x` that a block is made for.
@@ -64,16 +71,16 @@ impl Tiling {
     }
 
     /// `THREADS` of the kernels' `Tiling`, and shared memory: the stages, what `Board` has for
-    /// them, and what aligning them to 1024 bytes takes. With `processors` blocks take tiles in
+    /// them, what aligning them to 1024 bytes takes, and with adapters a list of items. With `processors` blocks take tiles in
     /// turn.
-    pub(super) fn grid(self, outputs: u32, processors: Option<u32>) -> Grid {
+    pub(super) fn grid(self, outputs: u32, processors: Option<u32>, has_lora: bool) -> Grid {
         let Self { rows, tokens, splits, per_processor, chunks } = self;
         let room = if per_processor == 1 { ROOM_OF_ONE } else { ROOM_OF_TWO };
         let (weights, inputs) = (chunks * rows * CHUNK * 2, chunks * tokens * CHUNK * 2);
         let stages = (room / (weights + inputs)).min(8);
-        let items = (inputs / (tokens.min(16) * 32)).min(4);
-        let board = 16 * stages + 32 + 16 * stages * (items + 1) + 4 * stages + 4 * tokens;
-        let shared = stages * (weights + inputs) + board.next_multiple_of(16) + 1024;
+        let board = 16 * stages + 48 + 4 * tokens;
+        let list = if has_lora { low_rank_items(tokens) } else { 0 };
+        let shared = stages * (weights + inputs) + board + 1024 + list;
         let tiles = outputs.div_ceil(rows);
         let blocks = match processors {
             Some(processors) if splits == 1 => tiles.min(processors * per_processor),
@@ -82,6 +89,16 @@ impl Tiling {
         let warpgroups = if rows >= 128 { 2 } else { 1 };
         let threads = warpgroups * 128 + 64;
         Grid { blocks: [blocks, 1, 1], threads, shared, cluster: splits }
+    }
+}
+
+impl Tiling {
+    /// Blocks that shrink beside those of `grid`, whole clusters of them: as many as there is room
+    /// for at a time, if `useful` are so many.
+    pub(super) fn shrinkers(self, useful: u32, grid: Grid, processors: u32) -> u32 {
+        let places = processors * self.per_processor;
+        let free = places.saturating_sub(grid.blocks[0]).max(places / SHRINKERS_MIN);
+        (useful.min(free) / self.splits).max(1) * self.splits
     }
 }
 
@@ -162,9 +179,14 @@ mod tests {
                                 "{epilogue:?} {name}"
                             );
                         }
-                        let grid = tiling.grid(outputs, Some(H200));
+                        let grid = tiling.grid(outputs, Some(H200), true);
                         assert!((grid.shared + 1024) * per_processor <= 228 << 10);
                         assert_eq!(grid.blocks[0] % splits, 0);
+                        for useful in [0, 1, 100, 10_000] {
+                            let shrinkers = tiling.shrinkers(useful, grid, H200);
+                            assert!(shrinkers >= splits && shrinkers.is_multiple_of(splits));
+                            assert!(shrinkers <= useful.max(splits));
+                        }
                     }
                 }
             }

@@ -1,0 +1,262 @@
+// The first half of LoRA products of few rows, s = scale x A^T, by blocks of the product's own grid
+// that come ahead of those with outputs.
+//
+// A unit is a tile of A, a chunk of ranks over some inputs, for the rows of a piece. Each block has
+// an even share of all units: one warp copies A and x of them into stages, A ahead of the kernel
+// that writes x, and the others multiply, a warp a unit, and add what that gives to s. So a row's
+// sums depend on the row and its adapter alone.
+#pragma once
+#include "low_rank.cuh"
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+constexpr u32 UNIT_INPUTS = 520;  // at the most (lora.rs: A_TILE_INPUTS)
+constexpr u32 UNIT_PITCH = UNIT_INPUTS * 2;
+constexpr u32 UNIT_A_BYTES = CHUNK_RANKS * UNIT_PITCH;
+
+struct ShrinkUnit {
+  Tile tile;
+  u32 row, rows;  // no rows: no unit
+};
+
+// What the block knows of its share; behind `Board`.
+struct ShrinkBoard {
+  static constexpr u32 STAGES_MAX = 8, ROOM = WARP;
+  u64 full[STAGES_MAX], empty[STAGES_MAX];
+  ShrinkUnit stages[STAGES_MAX];  // what they hold
+  ShrinkUnit listed[ROOM];        // the next units
+  const Tile* places[ROOM];       // of their tiles
+  u32 units, stage_count, stage_bytes;
+};
+template <class T>
+__device__ inline ShrinkBoard& shrink_board(const Ring<T>& ring) {
+  static_assert(sizeof(ShrinkBoard) <= sizeof(LowRankItems<T>), "room for either");
+  return *reinterpret_cast<ShrinkBoard*>(ring.board + 1);
+}
+
+// The copying warp of a block that shrinks.
+template <class T>
+struct ShrinkCopier {
+  static constexpr u32 GROUPS = Lookup<T>::GROUPS;
+  static_assert(Ring<T>::BYTES >= 4 * UNIT_A_BYTES, "two stages of sixteen rows");
+  const Ring<T>& ring;
+  const LowRank& low_rank;
+  ShrinkBoard& board;
+  const Lookup<T> found;
+  u32 begins[GROUPS];  // units ahead of the piece's
+  u32 first, end;      // units of the block
+  u32 from;            // units ahead of those listed
+
+  // Looks the block's share up.
+  __device__ ShrinkCopier(const Ring<T>& ring, const Step& step, const LowRank& low_rank)
+      : ring(ring),
+        low_rank(low_rank),
+        board(shrink_board(ring)),
+        found(step, low_rank.adapters, low_rank.layer, low_rank.site) {
+    u32 units = 0, rows = 1;
+#pragma unroll
+    for (u32 g = 0; g < GROUPS; g++) {
+      rows = max(rows, found.pieces[g].rows);
+      begins[g] = units;
+      units += scan(found.sites[g].a_count, begins[g]);
+    }
+    first = units * blockIdx.x / low_rank.shrinkers;
+    end = units * (blockIdx.x + 1) / low_rank.shrinkers;
+    rows = __reduce_max_sync(~0u, rows);
+    if (threadIdx.x % WARP == 0) {
+      board.units = end - first;
+      board.stage_bytes = UNIT_A_BYTES + rows * UNIT_PITCH;
+      board.stage_count = least(Ring<T>::BYTES / board.stage_bytes, ShrinkBoard::STAGES_MAX);
+    }
+    __syncwarp();
+  }
+
+  // Lists units from `from` on, as many as there is room for.
+  __device__ void list() const {
+    const u32 lane = threadIdx.x % WARP;
+    ShrinkUnit& own = board.listed[lane];
+    __syncwarp();  // all lanes have read those before
+    own.rows = 0;
+    __syncwarp();
+#pragma unroll
+    for (u32 g = 0; g < GROUPS; g++) {
+      const Piece& piece = found.pieces[g];
+      const SiteTiles& site = found.sites[g];
+      const u32 stop = min(begins[g] + site.a_count, from + ShrinkBoard::ROOM);
+      for (u32 i = max(begins[g], from); i < stop; i++) {
+        board.listed[i - from].row = piece.row;
+        board.listed[i - from].rows = piece.rows;
+        board.places[i - from] = low_rank.adapters.tiles + site.a + i - begins[g];
+      }
+    }
+    __syncwarp();
+    if (own.rows) own.tile = *board.places[lane];
+    __syncwarp();
+  }
+
+  __device__ u32 full(u32 stage) const { return shared_address(&board.full[stage]); }
+  __device__ u32 place(u32 stage) const { return ring.base + stage * board.stage_bytes; }
+
+  __device__ void load_a(u32 unit, u32 stage) const {
+    if (threadIdx.x % WARP > 0) return;
+    const ShrinkUnit& now = board.listed[unit - from];
+    const u32 bytes = now.tile.ranks * now.tile.length * 2;
+    board.stages[stage] = now;
+    barrier_expect(full(stage), bytes);
+    copy_bytes(place(stage), now.tile.data, bytes, full(stage));
+  }
+  __device__ void load_x(u32 unit, u32 stage) const {
+    const ShrinkUnit& now = board.listed[unit - from];
+    const bf16* x = low_rank.x + u64(now.row) * low_rank.inputs + now.tile.start;
+    const u32 to = place(stage) + UNIT_A_BYTES;
+#pragma unroll 1
+    for (u32 row = 0; row < now.rows; row++)
+      for (u32 i = threadIdx.x % WARP * 8; i < now.tile.length; i += WARP * 8)
+        copy_async(to + row * UNIT_PITCH + i * 2, x + u64(row) * low_rank.inputs + i);
+    barrier_arrive_copied(full(stage));
+  }
+
+  // All units: A of those that the stages take first, and all others once the predecessor has
+  // ended.
+  __device__ void run() {
+    const u32 stages = board.stage_count, ahead = min(first + stages, end);
+    u32 unit = first, stage = 0, parity = 1;  // of A
+    u32 unit_of_x = first, stage_of_x = 0;
+    for (from = first; from < end; from += ShrinkBoard::ROOM) {
+      list();
+      for (; unit < min(end, from + ShrinkBoard::ROOM); unit++) {
+        if (unit >= first + stages) barrier_wait(shared_address(&board.empty[stage]), parity);
+        load_a(unit, stage);
+        if (++stage == stages) stage = 0, parity ^= 1;
+        if (unit + 1 < ahead) continue;
+        wait_for_predecessor();
+        for (; unit_of_x <= unit; unit_of_x++) {
+          load_x(unit_of_x, stage_of_x);
+          if (++stage_of_x == stages) stage_of_x = 0;
+        }
+      }
+    }
+    wait_for_predecessor();
+  }
+};
+
+// What a lane has of four products of 16 inputs each.
+struct UnitOperands {
+  static constexpr u32 COUNT = 4, BYTES = COUNT * 32;  // of a row
+  u32 a[COUNT][4], x[COUNT][2];
+
+  __device__ void load(u32 from_a, u32 from_x) {
+#pragma unroll
+    for (u32 n = 0; n < COUNT; n++) load_matrix_4(a[n], from_a + n * 32);
+#pragma unroll
+    for (u32 n = 0; n < COUNT; n += 2) {
+      u32 two[4];
+      load_matrix_4(two, from_x + n * 32);
+#pragma unroll
+      for (u32 i = 0; i < 4; i++) x[n + i / 2][i % 2] = two[i];
+    }
+  }
+  // Zeros for what is behind so many bytes.
+  __device__ void mask(u32 bytes) {
+#pragma unroll
+    for (u32 i = 0; i < COUNT * 2; i++)
+      if (i * 16 >= bytes) a[i / 2][i % 2 * 2] = a[i / 2][i % 2 * 2 + 1] = x[i / 2][i % 2] = 0;
+  }
+  __device__ void multiply(float (&sums)[COUNT][4]) const {
+#pragma unroll
+    for (u32 n = 0; n < COUNT; n++) mma_bf16(sums[n], a[n], x[n]);
+  }
+};
+
+// A warp's product of a unit at `shared` for the eight rows from `first` on: a lane has ranks
+// lane / 4 (+ 8), rows 2 (lane % 4) (+ 1).
+__device__ inline void multiply_unit(const ShrinkUnit& unit, u32 shared, u32 first,
+                                     float (&sums)[4]) {
+  const u32 lane = threadIdx.x % WARP, matrix = lane / 8;
+  // Of ranks and rows that the unit lacks come others, for sums that nobody has.
+  const u32 rank = lane % 8 + (unit.tile.ranks > 8 ? matrix % 2 * 8 : 0);
+  const u32 row = least(first + lane % 8, unit.rows - 1);
+  const u32 a = shared + rank * unit.tile.length * 2 + matrix / 2 * 16;
+  const u32 x = shared + UNIT_A_BYTES + row * UNIT_PITCH + matrix * 16;
+  const u32 bytes = unit.tile.length * 2, whole = bytes / UnitOperands::BYTES * UnitOperands::BYTES;
+  float parts[UnitOperands::COUNT][4] = {};
+  UnitOperands now;
+  now.load(a, x);
+#pragma unroll 2
+  for (u32 i = 0; i < whole; i += UnitOperands::BYTES) {
+    UnitOperands next;
+    next.load(a + i + UnitOperands::BYTES, x + i + UnitOperands::BYTES);
+    now.multiply(parts);
+    now = next;
+  }
+  if (whole < bytes) {
+    now.mask(bytes - whole);
+    now.multiply(parts);
+  }
+#pragma unroll
+  for (u32 i = 0; i < 4; i++) sums[i] = (parts[0][i] + parts[1][i]) + (parts[2][i] + parts[3][i]);
+}
+
+// Adds what a stage holds to s.
+template <class T>
+__device__ inline void take_unit(const Ring<T>& ring, const LowRank& low_rank, u32 stage) {
+  ShrinkBoard& board = shrink_board(ring);
+  const u32 group = threadIdx.x % WARP / 4, thread = threadIdx.x % 4;
+  const ShrinkUnit unit = board.stages[stage];
+  i64* s = low_rank.s + u64(unit.row) * low_rank.ranks + unit.tile.column;
+#pragma unroll 1
+  for (u32 first = 0; first < unit.rows; first += 8) {
+    float sums[4];
+    multiply_unit(unit, ring.base + stage * board.stage_bytes, first, sums);
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+      const u32 row = first + thread * 2 + i % 2, rank = group + i / 2 * 8;
+      if (row < unit.rows && rank < unit.tile.ranks)
+        add_part(s + row * low_rank.ranks + rank, sums[i] * unit.tile.scale, unit.tile.length);
+    }
+  }
+  __syncwarp();  // all lanes have read
+  if (threadIdx.x % WARP == 0) barrier_arrive(shared_address(&board.empty[stage]));
+}
+
+// The multipliers of a block that shrinks. A stage is always the same warp's, so that this sees all
+// of its phases.
+template <class T>
+__device__ inline void take_units(const Ring<T>& ring, const LowRank& low_rank) {
+  constexpr u32 WARPS = T::MULTIPLIERS / WARP;
+  const ShrinkBoard& board = shrink_board(ring);
+  u32 parity = 0;
+  for (u32 first = 0; first < board.units; first += board.stage_count, parity ^= 1)
+    for (u32 stage = threadIdx.x / WARP; stage < board.stage_count; stage += WARPS) {
+      if (first + stage >= board.units) return;
+      barrier_wait(shared_address(&board.full[stage]), parity);
+      take_unit(ring, low_rank, stage);
+    }
+}
+
+// A block that shrinks.
+template <class T>
+__device__ inline void shrink(const Ring<T>& ring, const Step& step, const LowRank& low_rank) {
+  constexpr u32 COPIER = T::MULTIPLIERS / WARP;
+  const u32 warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+  if (warp == COPIER) {
+    ShrinkBoard& board = shrink_board(ring);
+    if (lane < ShrinkBoard::STAGES_MAX) {
+      barrier_init(shared_address(&board.full[lane]), 1 + WARP);
+      barrier_init(shared_address(&board.empty[lane]), 1);
+      barrier_init_fence();
+    }
+    ShrinkCopier<T> copier(ring, step, low_rank);
+    __syncthreads();
+    copier.run();
+  } else {
+    __syncthreads();
+    wait_for_predecessor();
+    if (warp < COPIER) take_units(ring, low_rank);
+    else
+      for (u32 i = blockIdx.x * WARP + lane; i < low_rank.words; i += low_rank.shrinkers * WARP)
+        low_rank.spent[i] = 0;
+  }
+}
+
+#endif
