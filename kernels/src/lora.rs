@@ -2,10 +2,11 @@
 //! kernels below it agree on.
 //!
 //! A linear's `A` `[rank, in]` and `B` `[out, rank]` are cut into rank chunks of 16 (the last at a
-//! multiple of 8, zero-filled). A chunk of `A` is cut again into pieces of [`A_TILE_INPUTS`], and one
-//! of either that would still exceed half a slab along its long dimension (`in` for `A`, `out` for
-//! `B`). Each piece is a [`Tile`]: contiguous, on a 128-byte boundary, never across a slab border. The packed image is `slabs` slabs of bytes that
-//! are copied one by one into whichever pool slabs are free.
+//! multiple of 8, zero-filled). A chunk of `A` is cut again into pieces of [`A_TILE_INPUTS`], and
+//! one of either that would still exceed half a slab along its long dimension (`in` for `A`, `out`
+//! for `B`). Each piece is a [`Tile`]: contiguous, on a 128-byte boundary, never across a slab
+//! border. The packed image is `slabs` slabs of bytes that are copied one by one into whichever
+//! pool slabs are free.
 
 use std::{ops::Range, sync::Arc};
 

@@ -1,5 +1,5 @@
-//! What is left of a product, for where it ends ([`Ending`]) or for the kernels that read it and add
-//! it up (`expand.cuh`).
+//! What is left of a product, for where it ends ([`Ending`]) or for the kernels that read it and
+//! add it up (`expand.cuh`).
 
 use super::{
     Context, Cuda, adapters::AdaptersView, deferred::settle, launch::Parameter,

@@ -1,5 +1,5 @@
-//! The first half of a LoRA product, activations to ranks: by blocks of the product itself where its
-//! rows are few (`low_rank_shrink.cuh`), and by itself for all others (`shrink.cu`).
+//! The first half of a LoRA product, activations to ranks: by blocks of the product itself where
+//! its rows are few (`low_rank_shrink.cuh`), and by itself for all others (`shrink.cu`).
 
 use std::sync::Arc;
 

@@ -52,8 +52,8 @@ fn open() -> Option<Cuda> {
 /// What differences are allowed, of the largest value. Beside bf16 weights a result that is stored
 /// in bf16 is off by its rounding, and one in f32 by that of its inputs. Keys and values that lie
 /// on the border of two halves may be rounded to either. A product with its low ranks is fed rows
-/// that are rounded before they are divided by their root mean square, and its low ranks are rounded
-/// too: of 3000 random cases, the reference with these roundings is off by 1.4 % in one.
+/// that are rounded before they are divided by their root mean square, and its low ranks are
+/// rounded too: of 3000 random cases, the reference with these roundings is off by 1.4 % in one.
 fn tolerance(output: &str, dtype: Dtype, fed: bool) -> f32 {
     match (dtype, output) {
         (_, "embed") => 0.0,

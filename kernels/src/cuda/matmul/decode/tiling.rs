@@ -71,8 +71,8 @@ impl Tiling {
     }
 
     /// `THREADS` of the kernels' `Tiling`, and shared memory: the stages, what `Board` has for
-    /// them, what aligning them to 1024 bytes takes, and with adapters a list of items. With `processors` blocks take tiles in
-    /// turn.
+    /// them, what aligning them to 1024 bytes takes, and with adapters a list of items. With
+    /// `processors` blocks take tiles in turn.
     pub(super) fn grid(self, outputs: u32, processors: Option<u32>, has_lora: bool) -> Grid {
         let Self { rows, tokens, splits, per_processor, chunks } = self;
         let room = if per_processor == 1 { ROOM_OF_ONE } else { ROOM_OF_TWO };
