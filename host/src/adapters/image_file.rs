@@ -127,17 +127,17 @@ fn fits(map: &TileMap, base: &BaseIdentity) -> bool {
 /// Whether tiles hold every rank over all inputs or outputs, one after the other: a GPU waits for
 /// all of them.
 fn covers(tiles: &[Tile], ranks: u32, long: usize) -> bool {
-    let (mut rank, mut at) = (0, 0);
+    let (mut chunk, mut at) = (0..0, long);
     for tile in tiles {
-        if tile.ranks.start != rank || tile.long.start != at {
+        if at == long {
+            (chunk, at) = (chunk.end..tile.ranks.end, 0);
+        }
+        if (&tile.ranks, tile.long.start as usize) != (&chunk, at) {
             return false;
         }
-        at = tile.long.end;
-        if at as usize == long {
-            (rank, at) = (tile.ranks.end, 0);
-        }
+        at = tile.long.end as usize;
     }
-    (rank, at) == (ranks, 0)
+    (chunk.end, at) == (ranks, long)
 }
 
 /// `bounds` are the linear's padded rank and its inputs or outputs.

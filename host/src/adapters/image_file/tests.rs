@@ -92,7 +92,8 @@ proptest! {
         prop_assert!(written.read().is_err());
     }
 
-    /// A header that lies under a right hash: nobody writes one, yet no kernel may pay for it.
+    /// A header that lies under a right hash: nobody writes one, yet no kernel may pay for it, or
+    /// wait for what is not there.
     #[test]
     fn no_header_leads_outside_the_image(
         at in any::<prop::sample::Index>(),
@@ -110,6 +111,16 @@ proptest! {
             for tile in tiles {
                 let end = tile.offset as usize + tile.ranks.len() * tile.long.len() * 4;
                 prop_assert!(tile.slab < image.map.slabs && end <= base().slab_bytes());
+            }
+            for (index, tiles) in image.map.linears.iter().enumerate() {
+                let Some(LinearTiles { padded_rank, a, b, .. }) = tiles else { continue };
+                let linear = Linear::ALL[index % Linear::ALL.len()];
+                let (out, input) = base().config.linear_shape(linear);
+                let elements = |tiles: &[Tile]| -> usize {
+                    tiles.iter().map(|tile| tile.ranks.len() * tile.long.len()).sum()
+                };
+                let rank = *padded_rank as usize;
+                prop_assert_eq!((elements(a), elements(b)), (rank * input, rank * out));
             }
         }
     }
