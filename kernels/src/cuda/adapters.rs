@@ -19,9 +19,10 @@ const SITES: [Site; 4] = [Site::Qkv, Site::Output, Site::GateUp, Site::Down];
 /// Bytes of `Tile` and of `SiteTiles` in `prelude.cuh`.
 const TILE_BYTES: usize = 24;
 const SITE_BYTES: usize = 20;
-/// Room at first: adapters, tiles of each at ranks up to two chunks, and tiles in a slab.
-const FIRST_SLOTS: usize = 4096;
-const TILES_PER_LINEAR: usize = 16;
+/// Room at first: adapters, tiles of each with a chunk of ranks and 4096 inputs on the average, and
+/// tiles in a slab.
+const FIRST_SLOTS: usize = 2048;
+const TILES_PER_LINEAR: usize = 12;
 const TILES_PER_SLAB: usize = 128;
 
 /// Descriptors on the device, rewritten between steps.
@@ -239,11 +240,7 @@ impl Placed<'_> {
 
     fn append_a(&self, pool: &Pool, adapter: &ResidentAdapter, to: &mut Vec<u8>) {
         for tile in &self.tiles.a {
-            to.extend(self.describe(
-                pool.tile_address(&adapter.slabs, tile),
-                tile,
-                tile.long.start,
-            ));
+            self.append(pool.tile_address(&adapter.slabs, tile), tile, tile.long.start, to);
         }
     }
 
@@ -253,22 +250,19 @@ impl Placed<'_> {
         tiles.sort_by_key(|tile| (tile.long.start, tile.ranks.start));
         for tile in tiles {
             let start = self.output + tile.long.start;
-            to.extend(self.describe(pool.tile_address(&adapter.slabs, tile), tile, start));
+            self.append(pool.tile_address(&adapter.slabs, tile), tile, start, to);
         }
     }
 
     /// `Tile` of `prelude.cuh`.
-    fn describe(&self, address: u64, tile: &Tile, start: u32) -> Vec<u8> {
+    fn append(&self, address: u64, tile: &Tile, start: u32, to: &mut Vec<u8>) {
         assert!(tile.ranks.len() <= RANK_CHUNK, "a chunk of ranks");
-        [
-            &address.to_le_bytes()[..],
-            &start.to_le_bytes(),
-            &(tile.long.len() as u32).to_le_bytes(),
-            &((self.column + tile.ranks.start) as u16).to_le_bytes(),
-            &(tile.ranks.len() as u16).to_le_bytes(),
-            &self.tiles.scale.to_le_bytes(),
-        ]
-        .concat()
+        to.extend(address.to_le_bytes());
+        to.extend(start.to_le_bytes());
+        to.extend((tile.long.len() as u32).to_le_bytes());
+        to.extend(((self.column + tile.ranks.start) as u16).to_le_bytes());
+        to.extend((tile.ranks.len() as u16).to_le_bytes());
+        to.extend(self.tiles.scale.to_le_bytes());
     }
 }
 
