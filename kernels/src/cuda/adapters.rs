@@ -1,8 +1,8 @@
 //! The device's table of resident adapters: where each tile of each site lies.
 //!
-//! The table is sized with the pool, so that it need not move while steps run: an adapter has about
-//! as many tiles as it fills slabs. One that is cut finer than [`TILES_PER_SLAB`] may still not
-//! fit; then everything moves to a larger table, between steps.
+//! The table is sized with the pool, so that it need not move while steps run: a slab holds only so
+//! many tiles. Adapters that are more, or cut finer, than is expected may still not fit; then
+//! everything moves to a larger table, between steps.
 
 use std::sync::Arc;
 
