@@ -36,9 +36,9 @@ struct Outputs {
 };
 
 // A block's `i`-th run of outputs: of two where gate and up alternate.
-template <class T, bool GATED>
+template <class T>
 __device__ inline Outputs outputs_of(u32 tile, u32 outputs, u32 i) {
-  if constexpr (GATED) return {i * (outputs / 2) + tile * (T::ROWS / 2), T::ROWS / 2};
+  if constexpr (T::GATED) return {i * (outputs / 2) + tile * (T::ROWS / 2), T::ROWS / 2};
   else return {tile * T::ROWS, T::ROWS};
 }
 
@@ -98,7 +98,8 @@ __device__ inline void mark_stages(LowRankItems<T>& list) {
     return (item.run ? SECOND : 0) | (item.ranks == 8 ? EIGHT_RANKS : 0) | item.row / 8;
   };
   const u32 kind = kind_of(items[0]);
-  bool simple = count == T::ITEMS && T::ITEMS % 4 == 0;
+  static_assert(T::ITEMS % 4 == 0, "simple stages are added by fours");
+  bool simple = count == T::ITEMS;
   u32 seen = 0, rows = 0, order = 0;
 #pragma unroll 1
   for (u32 i = 0; i < count; i++) {
@@ -126,7 +127,7 @@ __device__ inline void list_low_rank(LowRankItems<T>& list, const Step& step,
     const u32 row = max(piece.row, share.first), stop = least(piece.row + piece.rows, share.end);
     const u32 rows = row < stop ? stop - row : 0;
     const u32 run = T::GATED && b.start >= outputs / 2;
-    const Outputs wanted = outputs_of<T, T::GATED>(tile, outputs, run);
+    const Outputs wanted = outputs_of<T>(tile, outputs, run);
     const u32 first = max(b.start, wanted.first);
     const u32 end = min(b.start + b.length, wanted.first + wanted.height);
     const u32 place = places.take(rows > 0 && first < end);

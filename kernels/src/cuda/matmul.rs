@@ -34,7 +34,7 @@ pub(super) const fn is_few(rows: usize) -> bool {
 /// [`weights_map`] takes.
 pub(super) fn waits(cx: &Context, x: &Tensor) -> bool {
     let both_bf16 = (x.dtype, cx.pool.shape().dtype) == (Dtype::Bf16, Dtype::Bf16);
-    both_bf16 && (1..=FEW_ROWS).contains(&x.rows.bound) && decode::takes(&cx.device, x.cols)
+    both_bf16 && is_few(x.rows.bound) && decode::takes(&cx.device, x.cols)
 }
 
 /// `y = x w^T`: `x` `[rows, in]`, `w` `[out, in]`, `y` `[rows, out]`.
