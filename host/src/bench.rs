@@ -75,6 +75,19 @@ pub enum BenchError {
         /// What does not fit.
         error: SubmitError,
     },
+    /// No step of the model has such sequences.
+    #[error(
+        "--context {context} --tokens {tokens}: a sequence of the model has at most {positions} \
+         tokens, and those that are computed are among them"
+    )]
+    Sequence {
+        /// As given.
+        context: u32,
+        /// As given.
+        tokens: u32,
+        /// Of the model.
+        positions: usize,
+    },
     /// The engine died on the way.
     #[error("the engine stopped: {0}")]
     Stopped(String),

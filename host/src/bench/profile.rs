@@ -1,4 +1,4 @@
-//! One decode step, stage by stage: what each takes, and what it reads.
+//! One step, stage by stage: what each takes, and what it reads.
 //!
 //! The model runs without an engine, on batches made for it. Operations are timed one by one, so
 //! that the sum is more than a step takes where operations overlap.
@@ -44,9 +44,12 @@ pub(super) struct ProfileArgs {
     /// Rank of the adapters, on all seven linears, or `mixed`: 8 to 128
     #[arg(long, value_name = "N|mixed", default_value = "16")]
     rank: Ranks,
-    /// Tokens of each sequence, the one that is computed among them
+    /// Tokens of each sequence, those that are computed among them
     #[arg(long, default_value_t = 192, value_parser = clap::value_parser!(u32).range(1..))]
     context: u32,
+    /// Tokens of each sequence that a step computes: one to decode, more to prefill
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8192))]
+    tokens: u32,
     /// Steps that are timed; the median counts
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     steps: u32,
@@ -59,6 +62,7 @@ struct Line<'a> {
     #[serde(rename = "B")]
     batch: u32,
     context: u32,
+    tokens: u32,
     rank: Ranks,
     /// All stages together.
     sum_ms: f64,
@@ -79,6 +83,11 @@ struct Task<'a> {
 pub(super) fn run(args: &ProfileArgs, out: &mut dyn Write) -> Result<(), BenchError> {
     let base = args.base.load()?;
     let (config, dtype, read_bandwidth) = (base.config.clone(), base.dtype, base.read_bandwidth);
+    let ProfileArgs { context, tokens, .. } = *args;
+    let positions = config.max_positions;
+    if tokens > context || context as usize > positions {
+        return Err(BenchError::Sequence { context, tokens, positions });
+    }
     let largest = args.batch.iter().copied().max().unwrap_or(1) as usize;
     let count = args.adapters.iter().map(|mode| mode.used(largest)).max().unwrap_or(0);
     let adapters =
@@ -86,13 +95,14 @@ pub(super) fn run(args: &ProfileArgs, out: &mut dyn Write) -> Result<(), BenchEr
     let task = |weights| Task { args, config: &config, weights, adapters: &adapters };
     for (mode, batch, profile) in base.on_backend(task)? {
         let used = &adapters[..mode.used(batch as usize)];
-        let reads = stage::Reads { config: &config, dtype, rows: batch, context: args.context };
+        let reads = stage::Reads { config: &config, dtype, sequences: batch, context, tokens };
         let stages = stage::lines(&profile, |stage| reads.bytes(stage, used));
         let line = Line {
             model: &args.base.model,
             mode: mode.name(),
             batch,
-            context: args.context,
+            context,
+            tokens,
             rank: args.rank,
             sum_ms: round(stages.iter().map(|stage| stage.us).sum::<f64>() / 1e3, 3),
             stages,
@@ -113,12 +123,12 @@ impl OnBackend for Task<'_> {
         let largest = args.batch.iter().copied().max().unwrap_or(1) as usize;
         let profile = Profile::default();
         let backend = Profiled::new(backend, Arc::clone(&profile));
-        let limits = ModelLimits { rows: largest, logits: largest };
+        let limits = ModelLimits { rows: largest * args.tokens as usize, logits: largest };
         let mut model = weights.model(backend, config, limits)?;
         let pages = largest * (args.context as usize).div_ceil(PAGE_TOKENS);
         let tiles: usize = adapters.iter().map(|image| image.map.slabs as usize).sum();
         model.reserve(pages + tiles)?;
-        let mut steps = Steps::new(config.vocabulary, args.context, pages + tiles);
+        let mut steps = Steps::new(config.vocabulary, args, pages + tiles);
         for (slot, image) in adapters.iter().enumerate() {
             let slabs = steps.take_slabs(image.map.slabs as usize);
             model.load_adapter(AdapterSlot(slot as u32), image, &slabs);

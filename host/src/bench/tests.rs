@@ -99,6 +99,28 @@ fn a_step_is_profiled_stage_by_stage() {
 }
 
 #[test]
+fn a_step_that_prefills_is_profiled_too() {
+    let lines = lines("profile --batch 2 --adapters distinct --context 20 --tokens 5 --steps 2");
+    let [line] = &lines[..] else { panic!("one line") };
+    let bytes = |name: &str| {
+        let stages = line["stages"].as_array().expect("a list");
+        stages.iter().find(|stage| stage["stage"] == name).and_then(|it| it["bytes"].as_u64())
+    };
+    assert_eq!(bytes("embed"), Some(2 * 5 * 256 * 2), "bf16 rows of ten tokens: {line}");
+    assert_eq!(bytes("sample"), Some(2 * 4096 * 4), "f32 logits of two: {line}");
+}
+
+#[test]
+fn sequences_that_no_step_has_are_refused_by_their_flags() {
+    for words in ["--context 4 --tokens 5", "--context 8193"] {
+        let words = format!("bench profile --model tiny --batch 1 --adapters none {words}");
+        let Command { args } = Command::try_parse_from(words.split(' ')).expect("they parse");
+        let error = run(&args, &mut Vec::new()).expect_err("no such sequence");
+        assert!(error.to_string().starts_with("--context "), "{error}");
+    }
+}
+
+#[test]
 fn a_sequence_that_the_model_cannot_hold_is_refused_by_its_flags() {
     let words = "bench --model tiny --batch 1 --adapters none --prompt 8192";
     let Command { args } = Command::try_parse_from(words.split(' ')).expect("they parse");

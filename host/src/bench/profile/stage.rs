@@ -30,9 +30,10 @@ pub(super) struct StageLine {
 pub(super) struct Reads<'a> {
     pub(super) config: &'a ModelConfig,
     pub(super) dtype: Dtype,
-    pub(super) rows: u32,
-    /// Tokens of each row's sequence.
+    pub(super) sequences: u32,
+    /// Tokens of each sequence, and how many of them are computed.
     pub(super) context: u32,
+    pub(super) tokens: u32,
 }
 
 impl Reads<'_> {
@@ -44,9 +45,11 @@ impl Reads<'_> {
                 out * input
             })
         };
-        let rows = self.rows as usize;
+        let sequences = self.sequences as usize;
         match stage {
-            Stage::Embed => rows * self.config.hidden * self.dtype.size(),
+            Stage::Embed => {
+                sequences * self.tokens as usize * self.config.hidden * self.dtype.size()
+            }
             Stage::Product(ProductStage::Qkv) => site(Site::Qkv),
             Stage::Product(ProductStage::Output) => site(Site::Output),
             Stage::Product(ProductStage::GateUp) => site(Site::GateUp),
@@ -65,7 +68,7 @@ impl Reads<'_> {
                 self.bytes(Stage::Product(product), adapters) + reader
             }
             Stage::Attention => {
-                let tokens = f64::from(self.rows) * f64::from(self.context);
+                let tokens = f64::from(self.sequences) * f64::from(self.context);
                 floor::kv_bytes(self.config, self.dtype, tokens) as usize
             }
             Stage::Shrink => {
@@ -76,7 +79,7 @@ impl Reads<'_> {
             Stage::Norm => self.expanded(&[Site::Output, Site::Down], adapters),
             Stage::Activate => self.expanded(&[Site::GateUp], adapters),
             Stage::Gather => 0,
-            Stage::Sample => rows * self.config.vocabulary * size_of::<f32>(),
+            Stage::Sample => sequences * self.config.vocabulary * size_of::<f32>(),
         }
     }
 
@@ -165,7 +168,7 @@ mod tests {
     fn stages_read_the_weights_and_the_adapters_once() {
         let config = shape::named("tiny").expect("named");
         let dtype = Dtype::Bf16;
-        let reads = Reads { config: &config, dtype, rows: 2, context: 48 };
+        let reads = Reads { config: &config, dtype, sequences: 2, context: 48, tokens: 1 };
         let product = |product| reads.bytes(Stage::Product(product), &[]);
         let products: usize = PRODUCTS.into_iter().map(product).sum();
         assert_eq!(products, floor::weight_bytes(&config, dtype));

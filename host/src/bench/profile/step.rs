@@ -1,7 +1,8 @@
-//! Decode steps over sequences that were never read: their pages hold whatever the pool held.
+//! Steps over sequences that were never read: their pages hold whatever the pool held.
 
 use switchyard_kernels::{AdapterSlot, Backend, Batch, PAGE_TOKENS, RowToken, SampleRow, Segment};
 
+use super::ProfileArgs;
 use crate::{bench::decode::AdapterMode, model::Model};
 
 /// Steps ahead of those that count.
@@ -10,19 +11,20 @@ pub(super) const WARM_UP: u32 = 3;
 /// Makes batches, and knows which slabs are free.
 pub(super) struct Steps {
     vocabulary: usize,
-    /// Tokens of each sequence.
+    /// Tokens of each sequence, and how many of them a step computes, the last ones.
     context: u32,
+    tokens: u32,
     /// Slabs that no adapter has, in no order.
     slabs: Vec<u32>,
     rng: fastrand::Rng,
 }
 
 impl Steps {
-    pub(super) fn new(vocabulary: usize, context: u32, slabs: usize) -> Self {
+    pub(super) fn new(vocabulary: usize, args: &ProfileArgs, slabs: usize) -> Self {
         let mut rng = fastrand::Rng::with_seed(1);
         let mut slabs: Vec<u32> = (0..slabs as u32).collect();
         rng.shuffle(&mut slabs);
-        Self { vocabulary, context, slabs, rng }
+        Self { vocabulary, context: args.context, tokens: args.tokens, slabs, rng }
     }
 
     /// Slabs for an adapter.
@@ -34,11 +36,11 @@ impl Steps {
     pub(super) fn run<B: Backend>(
         &mut self,
         model: &mut Model<B>,
-        (mode, rows): (AdapterMode, u32),
+        (mode, sequences): (AdapterMode, u32),
         count: u32,
     ) {
         for _ in 0..WARM_UP + count {
-            model.forward(&self.batch(mode, rows));
+            model.forward(&self.batch(mode, sequences));
             let row = |row: u32| SampleRow {
                 temperature: 0.0,
                 top_k: 0,
@@ -48,33 +50,36 @@ impl Steps {
                 logprobs: None,
                 mask: None,
             };
-            let draw = model.sample(&(0..rows).map(row).collect::<Vec<_>>());
+            let draw = model.sample(&(0..sequences).map(row).collect::<Vec<_>>());
             model.collect(draw);
         }
     }
 
-    fn batch(&mut self, mode: AdapterMode, rows: u32) -> Batch {
-        let pages = self.context.div_ceil(PAGE_TOKENS as u32);
-        let slot = |row| match mode {
-            AdapterMode::None | AdapterMode::Unused => None,
-            AdapterMode::One => Some(AdapterSlot(0)),
-            AdapterMode::Distinct => Some(AdapterSlot(row)),
-        };
+    fn batch(&mut self, mode: AdapterMode, sequences: u32) -> Batch {
+        let (context, tokens) = (self.context, self.tokens);
+        let (pages, rows) = (context.div_ceil(PAGE_TOKENS as u32), sequences * tokens);
         let segments = match mode {
-            AdapterMode::Distinct => {
-                (0..rows).map(|row| Segment { rows: row..row + 1, adapter: slot(row) }).collect()
+            AdapterMode::None | AdapterMode::Unused => {
+                vec![Segment { rows: 0..rows, adapter: None }]
             }
-            _ => vec![Segment { rows: 0..rows, adapter: slot(0) }],
+            AdapterMode::One => vec![Segment { rows: 0..rows, adapter: Some(AdapterSlot(0)) }],
+            AdapterMode::Distinct => {
+                let of_sequence = |i| Segment {
+                    rows: i * tokens..(i + 1) * tokens,
+                    adapter: Some(AdapterSlot(i)),
+                };
+                (0..sequences).map(of_sequence).collect()
+            }
         };
         let mut token = |_| RowToken::Known(self.rng.u32(..self.vocabulary as u32));
         Batch {
             tokens: (0..rows).map(&mut token).collect(),
-            positions: vec![self.context - 1; rows as usize],
-            seq_indptr: (0..=rows).collect(),
-            page_indptr: (0..=rows).map(|row| row * pages).collect(),
-            page_indices: self.slabs[..(rows * pages) as usize].to_vec(),
+            positions: (0..sequences).flat_map(|_| context - tokens..context).collect(),
+            seq_indptr: (0..=sequences).map(|i| i * tokens).collect(),
+            page_indptr: (0..=sequences).map(|i| i * pages).collect(),
+            page_indices: self.slabs[..(sequences * pages) as usize].to_vec(),
             segments,
-            logit_rows: (0..rows).collect(),
+            logit_rows: (1..=sequences).map(|i| i * tokens - 1).collect(),
         }
     }
 }
