@@ -79,6 +79,7 @@ pub fn sources() -> Vec<Source> {
         gather::SOURCE,
         matmul::PLAIN,
         norm::SOURCE,
+        norm::PREFILL,
         rope_store::SOURCE,
         sample::SOURCE,
         shrink::SOURCE,

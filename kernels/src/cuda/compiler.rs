@@ -16,7 +16,7 @@ pub struct Source {
 }
 
 /// What the sources include, by file name.
-const HEADERS: [(&CStr, &str); 12] = [
+const HEADERS: [(&CStr, &str); 13] = [
     (c"prelude.cuh", include_str!("prelude.cuh")),
     (c"attention.cuh", include_str!("attention.cuh")),
     (c"attention_page.cuh", include_str!("attention_page.cuh")),
@@ -27,6 +27,7 @@ const HEADERS: [(&CStr, &str); 12] = [
     (c"low_rank.cuh", include_str!("low_rank.cuh")),
     (c"low_rank_shrink.cuh", include_str!("low_rank_shrink.cuh")),
     (c"matmul_decode.cuh", include_str!("matmul_decode.cuh")),
+    (c"norm.cuh", include_str!("norm.cuh")),
     (c"product.cuh", include_str!("product.cuh")),
     (c"rotary.cuh", include_str!("rotary.cuh")),
 ];

@@ -6,23 +6,30 @@ use super::{
     device::Device,
     expand::{Ending, PendingView, variant},
     launch::{Grid, Parameter, Parameters},
+    step::PIECE_ROWS,
     tensor::RowScale,
 };
 use crate::{Dtype, Pending};
 
 pub(super) const SOURCE: Source = Source { name: "norm", text: include_str!("norm.cu") };
+pub(super) const PREFILL: Source =
+    Source { name: "norm_prefill", text: include_str!("norm_prefill.cu") };
 
-/// As in `norm.cu`.
+/// As in `norm.cu` and `norm_prefill.cu`.
 const THREADS: u32 = 128;
+const PREFILL_THREADS: u32 = 256;
 const SLICES_MAX: u32 = 8;
-/// Bytes of its `Block`.
+/// Bytes of the `Block` of `norm.cu`.
 const BLOCK_BYTES: u32 = 128;
 /// Slices are whole warps' shares.
 const SLICE_UNIT: u32 = 64;
-/// Rows up to which a step is one of decoding and a row is spread widely.
+/// Rows up to which a step is one of decoding.
 const DECODE_ROWS: u32 = 128;
+/// Columns of a slice, where clusters have room for so many: in decoding a row is spread widely.
+const DECODE_COLUMNS: u32 = 512;
+const PREFILL_COLUMNS: u32 = 1024;
 
-/// `Norm` of `norm.cu`.
+/// `Norm` of `norm.cuh`.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct NormView {
@@ -34,10 +41,10 @@ struct NormView {
     slices: u32,
     slice: u32,
     pieces: u32,
-    padding: u32,
+    rows: u32,
 }
 
-// SAFETY: the layout of `Norm` in `norm.cu`.
+// SAFETY: the layout of `Norm` in `norm.cuh`.
 unsafe impl Parameter for NormView {}
 
 /// `residual += add`, then `out = residual / sqrt(mean(residual^2) + eps) * weight`, both
@@ -63,37 +70,70 @@ pub(super) fn norm(
         return product.queue_residual(cx, &ending, (weight.data.address(), eps), [residual, out]);
     }
     let view = add.as_ref().map_or_else(PendingView::none, |add| PendingView::new(cx, add));
-    let kernel = variant(cx, "norm", add.map_or(Dtype::F32, |add| add.y.dtype));
-    let rows = rows.bound as u32;
-    let (slices, slice) = slices(&cx.device, rows, hidden);
-    let shared = BLOCK_BYTES + slice * 4;
-    assert!(shared <= cx.device.shared_max, "{hidden} columns fit in shared memory");
-    let blocks = [rows * slices, 1, 1];
-    let grid = Grid { blocks, threads: THREADS, shared, cluster: slices };
+    let (rows, pieces) = (rows.bound as u32, cx.step.extent.pieces);
+    let spread = if rows <= DECODE_ROWS {
+        Spread::of_rows(&cx.device, rows, hidden)
+    } else {
+        Spread::of_pieces(&cx.device, pieces, hidden)
+    };
+    let kernel = variant(cx, spread.source.name, add.map_or(Dtype::F32, |add| add.y.dtype));
     let parameters = NormView {
         residual: residual.data.address(),
         weight: weight.data.address(),
         out: out.data.address(),
         eps,
         hidden,
-        slices,
-        slice,
-        pieces: cx.step.extent.pieces,
-        padding: 0,
+        slices: spread.slices,
+        slice: spread.slice,
+        pieces,
+        rows: spread.rows,
     };
     let parameters = Parameters::default().with(cx.step.view()).with(view).with(parameters);
-    // SAFETY: the parameters of `norm.cu`; `view` answers for the product, and residual, weight
+    // SAFETY: the parameters of both sources; `view` answers for the product, and residual, weight
     // and `out` have the shapes asserted above.
-    unsafe { cx.launch(("norm", &kernel), grid, parameters) };
+    unsafe { cx.launch((spread.source.name, &kernel), spread.grid, parameters) };
 }
 
-/// Blocks that share a row, and columns of each. A function of `hidden` for all steps of decoding,
-/// and for all larger ones: the order of a row's sum of squares hangs on it.
-fn slices(device: &Device, rows: u32, hidden: u32) -> (u32, u32) {
-    let columns = if rows <= DECODE_ROWS { 512 } else { 2048 };
+/// How rows are spread over blocks. A function of `hidden` for all steps of decoding, and for all
+/// larger ones: the order of a row's sum of squares hangs on it.
+struct Spread {
+    source: Source,
+    /// Blocks that share rows, and columns of each.
+    slices: u32,
+    slice: u32,
+    /// Of a block.
+    rows: u32,
+    grid: Grid,
+}
+
+impl Spread {
+    /// A row to a block, or to a cluster.
+    fn of_rows(device: &Device, rows: u32, hidden: u32) -> Self {
+        let (slices, slice) = slices(device, hidden, DECODE_COLUMNS);
+        let (blocks, shared) = ([rows * slices, 1, 1], BLOCK_BYTES + slice * 4);
+        assert!(shared <= device.shared_max, "{hidden} columns fit in shared memory");
+        let grid = Grid { blocks, threads: THREADS, shared, cluster: slices };
+        Self { source: SOURCE, slices, slice, rows: 1, grid }
+    }
+
+    /// As many rows of a piece as there is room for.
+    fn of_pieces(device: &Device, pieces: u32, hidden: u32) -> Self {
+        let (slices, slice) = slices(device, hidden, PREFILL_COLUMNS);
+        let row_bytes = (slice + 8) * 4;
+        let room = device.shared_max - PIECE_ROWS * SLICES_MAX * 4;
+        let rows = (room / row_bytes).min(PIECE_ROWS);
+        assert!(rows > 0, "{hidden} columns fit in shared memory");
+        let blocks = [pieces * PIECE_ROWS.div_ceil(rows) * slices, 1, 1];
+        let (threads, shared) = (PREFILL_THREADS, rows * row_bytes);
+        let grid = Grid { blocks, threads, shared, cluster: slices };
+        Self { source: PREFILL, slices, slice, rows, grid }
+    }
+}
+
+/// Blocks that share a row, and columns of each: about so many, where there are clusters.
+fn slices(device: &Device, hidden: u32, columns: u32) -> (u32, u32) {
     // Hopper and the large Blackwells, whose targets have features under an `a`.
-    let has_clusters = device.arch.ends_with('a');
-    let slices_max = if has_clusters { SLICES_MAX } else { 1 };
+    let slices_max = if device.arch.ends_with('a') { SLICES_MAX } else { 1 };
     let slices = hidden.div_ceil(columns).next_power_of_two().min(slices_max);
     (slices, hidden.div_ceil(slices).next_multiple_of(SLICE_UNIT))
 }
