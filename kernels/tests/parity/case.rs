@@ -100,6 +100,14 @@ impl Case {
         Self::planned(&plan, random)
     }
 
+    /// A small one with more rows than a decoding step of few.
+    pub(crate) fn of_many_rows(seed: u64) -> Self {
+        let random = &mut Random(seed);
+        let mut plan = Plan::random(random);
+        plan.sequences = (0..6 + random.below(3)).map(|_| (25 + random.below(20), 0)).collect();
+        Self::planned(&plan, random)
+    }
+
     pub(crate) fn planned(plan: &Plan, random: &mut Random) -> Self {
         let (heads, kv_heads, head_dim, pairs) = plan.heads;
         let inv_freq = (0..pairs).map(|i| 100f32.powf(-(i as f32) / pairs as f32)).collect();

@@ -241,6 +241,11 @@ proptest! {
     }
 
     #[test]
+    fn small_norm_of_many_rows(seed: u64) {
+        check(&Case::of_many_rows(seed), seed, &[Operation::Norm]);
+    }
+
+    #[test]
     fn small_activate(seed: u64) {
         small(seed, Operation::Activate);
     }
