@@ -194,7 +194,7 @@ __device__ inline void copy_low_rank(const Ring<T>& ring, u32 steps) {
 template <class T>
 struct LowRankSeater {
   // Rows of a lane on their way: few where few can be, or registers are.
-  static constexpr u32 BATCH = T::TOKENS == 8 ? 2 : T::TILES * T::TOKENS > 128 ? 4 : 8;
+  static constexpr u32 BATCH = T::TOKENS == 8 ? 2 : 8;
   static constexpr u32 LANES = WARP / 4, PASS = BATCH * LANES;
   const Ring<T>& ring;
   const LowRank& low_rank;

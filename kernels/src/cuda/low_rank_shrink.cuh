@@ -2,9 +2,9 @@
 // that come ahead of those with outputs.
 //
 // A unit is a tile of A, a chunk of ranks over some inputs, for the rows of a piece. Each block has
-// an even share of all units: one warp copies A and x of them into stages, A ahead of the kernel
-// that writes x, and the others multiply, a warp a unit, and add what that gives to s. So a row's
-// sums depend on the row and its adapter alone.
+// an even share of all units: a warp, a lane for each stage, asks for A and x of them, A ahead of
+// the kernel that writes x, and the others multiply, a warp a unit, and add what that gives to s.
+// So a row's sums depend on the row and its adapter alone.
 #pragma once
 #include "low_rank.cuh"
 
@@ -21,7 +21,7 @@ struct ShrinkUnit {
 
 // What the block knows of its share; behind `Board`.
 struct ShrinkBoard {
-  static constexpr u32 STAGES_MAX = 8, ROOM = WARP;
+  static constexpr u32 STAGES_MAX = 8, ROOM = 4 * WARP;
   u64 full[STAGES_MAX], empty[STAGES_MAX];
   ShrinkUnit stages[STAGES_MAX];  // what they hold
   ShrinkUnit listed[ROOM];        // the next units
@@ -71,26 +71,25 @@ struct ShrinkCopier {
     __syncwarp();
   }
 
-  // Lists units from `from` on, as many as there is room for.
-  __device__ void list() const {
-    const u32 lane = threadIdx.x % WARP;
-    ShrinkUnit& own = board.listed[lane];
+  // Lists the units from..stop.
+  __device__ void list(u32 stop) const {
     __syncwarp();  // all lanes have read those before
-    own.rows = 0;
-    __syncwarp();
 #pragma unroll
     for (u32 g = 0; g < GROUPS; g++) {
       const Piece& piece = found.pieces[g];
       const SiteTiles& site = found.sites[g];
-      const u32 stop = min(begins[g] + site.a_count, from + ShrinkBoard::ROOM);
-      for (u32 i = max(begins[g], from); i < stop; i++) {
+      const u32 last = min(begins[g] + site.a_count, stop);
+#pragma unroll 1
+      for (u32 i = max(begins[g], from); i < last; i++) {
         board.listed[i - from].row = piece.row;
         board.listed[i - from].rows = piece.rows;
         board.places[i - from] = low_rank.adapters.tiles + site.a + i - begins[g];
       }
     }
     __syncwarp();
-    if (own.rows) own.tile = *board.places[lane];
+#pragma unroll 1
+    for (u32 i = threadIdx.x % WARP; i < stop - from; i += WARP)
+      board.listed[i].tile = *board.places[i];
     __syncwarp();
   }
 
@@ -98,8 +97,7 @@ struct ShrinkCopier {
   __device__ u32 place(u32 stage) const { return ring.base + stage * board.stage_bytes; }
 
   __device__ void load_a(u32 unit, u32 stage) const {
-    if (threadIdx.x % WARP > 0) return;
-    const ShrinkUnit& now = board.listed[unit - from];
+    const ShrinkUnit now = board.listed[unit - from];
     const u32 bytes = now.tile.ranks * now.tile.length * 2;
     board.stages[stage] = now;
     barrier_expect(full(stage), bytes);
@@ -107,33 +105,29 @@ struct ShrinkCopier {
   }
   __device__ void load_x(u32 unit, u32 stage) const {
     const ShrinkUnit& now = board.listed[unit - from];
+    const u32 bytes = now.tile.length * 2, rows = now.rows, to = place(stage) + UNIT_A_BYTES;
     const bf16* x = low_rank.x + u64(now.row) * low_rank.inputs + now.tile.start;
-    const u32 to = place(stage) + UNIT_A_BYTES;
+    barrier_expect(full(stage), rows * bytes);
 #pragma unroll 1
-    for (u32 row = 0; row < now.rows; row++)
-      for (u32 i = threadIdx.x % WARP * 8; i < now.tile.length; i += WARP * 8)
-        copy_async(to + row * UNIT_PITCH + i * 2, x + u64(row) * low_rank.inputs + i);
-    barrier_arrive_copied(full(stage));
+    for (u32 row = 0; row < rows; row++, x += low_rank.inputs)
+      copy_bytes(to + row * UNIT_PITCH, x, bytes, full(stage));
   }
 
-  // All units: A of those that the stages take first, and all others once the predecessor has
-  // ended.
+  // All units, by a lane for each stage: A of those that the stages take first, and all others once
+  // the predecessor has ended.
   __device__ void run() {
-    const u32 stages = board.stage_count, ahead = min(first + stages, end);
-    u32 unit = first, stage = 0, parity = 1;  // of A
-    u32 unit_of_x = first, stage_of_x = 0;
+    const u32 stage = threadIdx.x % WARP, stages = board.stage_count;
+    u32 unit = stage < stages ? first + stage : end, parity = 1;
     for (from = first; from < end; from += ShrinkBoard::ROOM) {
-      list();
-      for (; unit < min(end, from + ShrinkBoard::ROOM); unit++) {
-        if (unit >= first + stages) barrier_wait(shared_address(&board.empty[stage]), parity);
-        load_a(unit, stage);
-        if (++stage == stages) stage = 0, parity ^= 1;
-        if (unit + 1 < ahead) continue;
+      const u32 stop = min(end, from + ShrinkBoard::ROOM);
+      list(stop);
+      while (__any_sync(~0u, unit < stop)) {
+        const bool takes =
+            unit < stop && (unit < first + stages ||
+                            barrier_has_ended(shared_address(&board.empty[stage]), parity));
+        if (takes) load_a(unit, stage);
         wait_for_predecessor();
-        for (; unit_of_x <= unit; unit_of_x++) {
-          load_x(unit_of_x, stage_of_x);
-          if (++stage_of_x == stages) stage_of_x = 0;
-        }
+        if (takes) load_x(unit, stage), unit += stages, parity ^= 1;
       }
     }
     wait_for_predecessor();
@@ -242,7 +236,7 @@ __device__ inline void shrink(const Ring<T>& ring, const Step& step, const LowRa
   if (warp == COPIER) {
     ShrinkBoard& board = shrink_board(ring);
     if (lane < ShrinkBoard::STAGES_MAX) {
-      barrier_init(shared_address(&board.full[lane]), 1 + WARP);
+      barrier_init(shared_address(&board.full[lane]), 2);  // A and x
       barrier_init(shared_address(&board.empty[lane]), 1);
       barrier_init_fence();
     }
