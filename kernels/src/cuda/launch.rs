@@ -22,6 +22,50 @@ impl Grid {
     pub(super) const fn flat(blocks: u32, threads: u32) -> Self {
         Self { blocks: [blocks, 1, 1], threads, shared: 0, cluster: 1 }
     }
+
+    /// Blocks of such a kernel that the device holds at a time. Those of a cluster need places close
+    /// to each other, so that some stay empty.
+    pub(super) fn resident(&self, function: &CudaFunction) -> u32 {
+        let mut clusters = 0;
+        let function = function.cu_function();
+        self.with_config(ptr::null_mut(), |config| {
+            // SAFETY: a loaded kernel and a description of its launch, which the driver reads.
+            let counted =
+                unsafe { sys::cuOccupancyMaxActiveClusters(&mut clusters, function, config) };
+            counted.result().expect("room for a block");
+        });
+        clusters.unsigned_abs() * self.cluster
+    }
+
+    /// Calls `f` with the driver's description of a launch, which may start before its predecessor
+    /// has ended.
+    fn with_config<R>(
+        &self,
+        stream: sys::CUstream,
+        f: impl FnOnce(&sys::CUlaunchConfig) -> R,
+    ) -> R {
+        use sys::CUlaunchAttributeID as Id;
+        // SAFETY: plain numbers, valid as zeros.
+        let mut attributes: [sys::CUlaunchAttribute; 2] = unsafe { zeroed() };
+        attributes[0].id = Id::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+        attributes[0].value.programmaticStreamSerializationAllowed = 1;
+        attributes[1].id = Id::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+        attributes[1].value.clusterDim.x = self.cluster;
+        attributes[1].value.clusterDim.y = 1;
+        attributes[1].value.clusterDim.z = 1;
+        f(&sys::CUlaunchConfig {
+            gridDimX: self.blocks[0],
+            gridDimY: self.blocks[1],
+            gridDimZ: self.blocks[2],
+            blockDimX: self.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: self.shared,
+            hStream: stream,
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: if self.cluster > 1 { 2 } else { 1 },
+        })
+    }
 }
 
 /// A kernel's parameters in order, by value.
@@ -90,32 +134,13 @@ impl Launch {
         let Self { function, grid, parameters: Parameters { bytes, starts } } = self;
         let pointer = |&start: &usize| ptr::from_ref(&bytes[start]).cast_mut().cast();
         let mut pointers: Vec<*mut c_void> = starts.iter().map(pointer).collect();
-        use sys::CUlaunchAttributeID as Id;
-        // SAFETY: plain numbers, valid as zeros.
-        let mut attributes: [sys::CUlaunchAttribute; 2] = unsafe { zeroed() };
-        attributes[0].id = Id::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
-        attributes[0].value.programmaticStreamSerializationAllowed = 1;
-        attributes[1].id = Id::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
-        attributes[1].value.clusterDim.x = grid.cluster;
-        attributes[1].value.clusterDim.y = 1;
-        attributes[1].value.clusterDim.z = 1;
-        let config = sys::CUlaunchConfig {
-            gridDimX: grid.blocks[0],
-            gridDimY: grid.blocks[1],
-            gridDimZ: grid.blocks[2],
-            blockDimX: grid.threads,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: grid.shared,
-            hStream: stream,
-            attrs: attributes.as_mut_ptr(),
-            numAttrs: if grid.cluster > 1 { 2 } else { 1 },
-        };
-        // SAFETY: `new`'s caller answers for function and parameters; all that is pointed to lives
-        // until the call returns, and the driver only reads parameters, before it does.
-        let launched = unsafe {
-            sys::cuLaunchKernelEx(&config, *function, pointers.as_mut_ptr(), ptr::null_mut())
-        };
-        launched.result().expect("launch of a kernel");
+        grid.with_config(stream, |config| {
+            // SAFETY: `new`'s caller answers for function and parameters; all that is pointed to
+            // lives until the call returns, and the driver only reads parameters, before it does.
+            let launched = unsafe {
+                sys::cuLaunchKernelEx(config, *function, pointers.as_mut_ptr(), ptr::null_mut())
+            };
+            launched.result().expect("launch of a kernel");
+        });
     }
 }

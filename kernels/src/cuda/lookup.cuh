@@ -26,6 +26,21 @@ struct Lookup {
       else sites[g] = site_tiles(adapters, pieces[g].slot, layer, site);
     }
   }
+  // Pieces of one adapter that follow each other become one, with which its tiles come once.
+  __device__ void join() {
+    const u32 lane = threadIdx.x % WARP;
+#pragma unroll
+    for (u32 g = 0; g < GROUPS; g++) {
+      Piece& piece = pieces[g];
+      const u32 stop = piece.row + piece.rows, slot = __shfl_up_sync(~0u, piece.slot, 1);
+      const bool follows = __shfl_up_sync(~0u, stop, 1) == piece.row && slot == piece.slot;
+      const bool joins = lane > 0 && piece.rows > 0 && follows;
+      const u32 later = __ballot_sync(~0u, !joins) & ~((2u << lane) - 1);  // that join none before
+      const u32 end = __shfl_sync(~0u, stop, later ? __ffs(later) - 2 : WARP - 1);
+      piece.rows = joins ? 0 : end - piece.row;
+      if (joins) sites[g] = {};
+    }
+  }
   // Calls `f(piece, tile)` for the k-th tiles of B of each 32 pieces, where there is none with a
   // tile of no length: for all lanes alike.
   template <class F>

@@ -119,7 +119,8 @@ template <class T>
 __device__ inline void list_low_rank(LowRankItems<T>& list, const Step& step,
                                      const LowRank& low_rank, u32 tile, u32 outputs,
                                      const RowRange& share, u32 from) {
-  const Lookup<T> found(step, low_rank.adapters, low_rank.layer, low_rank.site);
+  Lookup<T> found(step, low_rank.adapters, low_rank.layer, low_rank.site);
+  found.join();
   Places places{from};
   u32 seats = 0;  // wanted, whether they are had or not
   u32 taken = 0, count = 0;
@@ -158,43 +159,59 @@ __device__ inline void list_low_rank(LowRankItems<T>& list, const Step& step,
   mark_stages(list);
 }
 
-// The copying warp: B of all items, by stages behind `steps` of the base product.
+// Lanes that copy a stage together look after every TEAMS-th of them: those of the same places in
+// the ring, so that the phases of a place are seen in turn.
 template <class T>
-__device__ inline void copy_low_rank(const Ring<T>& ring, u32 steps) {
+__device__ constexpr u32 teams_of_copiers() {
+  u32 teams = least(WARP / T::ITEMS, T::STAGES);
+  while (T::STAGES % teams > 0) teams--;
+  return teams;
+}
+
+// The copying warp: B of all items, by stages behind `filled` of the base product.
+template <class T>
+__device__ inline void copy_low_rank(const Ring<T>& ring, u32 filled) {
+  constexpr u32 TEAMS = teams_of_copiers<T>();
   const LowRankItems<T>& list = low_rank_items(ring);
-  const u32 lane = threadIdx.x % WARP;
-  Cursor<T> cursor = Cursor<T>::after(steps);
-  u32 filled = steps, parity = 0;
+  const u32 lane = threadIdx.x % WARP, team = lane / T::ITEMS, member = lane % T::ITEMS;
+  u32 parity = 0;
   for (bool more = true; more; parity ^= 1) {
     barrier_wait(shared_address(&ring.board->listed), parity);
-    const u32 stages = stages_of(list), count = list.count;
+    const u32 count = list.count, end = filled + stages_of(list);
     more = list.later > 0;
-    for (u32 number = 0; number < stages; number++, cursor.advance(), filled++) {
-      // A lane looks after an item.
-      const u32 i = number * T::ITEMS + lane, full = ring.full(cursor.stage);
-      const bool has_item = lane < T::ITEMS && i < count;
-      u32 bytes = 0, to = ring.w(cursor.stage) + lane * T::B_BYTES;
+    u32 next = team < TEAMS ? filled + (team + TEAMS - filled % TEAMS) % TEAMS : end;
+    while (__any_sync(~0u, next < end)) {
+      const u32 stage = next % T::STAGES, round = next / T::STAGES, full = ring.full(stage);
+      const bool is_free =
+          next < end && (round == 0 || barrier_has_ended(ring.empty(stage), (round - 1) % 2));
+      // One lane answers for its team.
+      const bool copies = __shfl_sync(~0u, is_free, team * T::ITEMS);
+      const u32 i = (next - filled) * T::ITEMS + member;
+      u32 bytes = 0, to = ring.w(stage) + member * T::B_BYTES;
       const bf16* from = nullptr;
-      if (has_item) {
+      if (copies && i < count) {
         const LowRankItem item = list.items[i];
         from = list.b[i];
         bytes = (item.end - item.begin) * item.ranks * 2;
         to += item.begin * item.ranks * 2;
       }
-      const u32 all = __reduce_add_sync(~0u, bytes);
-      if (filled >= T::STAGES) barrier_wait(ring.empty(cursor.stage), cursor.parity ^ 1);
-      if (lane == 0) barrier_expect(full, all);
+      u32 all = bytes;
+#pragma unroll
+      for (u32 n = 1; n < T::ITEMS; n *= 2) all += __shfl_xor_sync(~0u, all, n);
+      if (copies && member == 0) barrier_expect(full, all);
       __syncwarp();
-      if (has_item) copy_bytes(to, from, bytes, full);
+      if (bytes > 0) copy_bytes(to, from, bytes, full);
+      if (copies) next += TEAMS;
     }
+    filled = end;
   }
 }
 
 // The helping warp: s of all items. Four lanes look after a row.
 template <class T>
 struct LowRankSeater {
-  // Rows of a lane on their way: few where few can be, or registers are.
-  static constexpr u32 BATCH = T::TOKENS == 8 ? 2 : 8;
+  // Rows of a lane on their way: few where few can be, and all where they are the most.
+  static constexpr u32 BATCH = T::TOKENS == 8 ? 2 : T::TOKENS == 128 && T::GATED ? 16 : 8;
   static constexpr u32 LANES = WARP / 4, PASS = BATCH * LANES;
   const Ring<T>& ring;
   const LowRank& low_rank;

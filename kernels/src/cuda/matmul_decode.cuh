@@ -29,14 +29,15 @@ struct Product {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 // What each row of the product is to be multiplied with. Eight lanes take eight rows, in the same
-// order for every batch. For the helping warp.
+// order for every batch. For the warp `warp` of `warps`.
 template <class T>
-__device__ inline void find_scales(const Ring<T>& ring, const Product& p) {
+__device__ inline void find_scales(const Ring<T>& ring, const Product& p, u32 warp, u32 warps) {
   constexpr u32 EIGHT = 8, EIGHTS = WARP / EIGHT;
   const u32 lane = threadIdx.x % WARP, sub = lane % EIGHT;
   const u32 parts = (p.inputs + PART - 1) / PART, stride = parts_of(p.inputs);
-  for (u32 base = lane / EIGHT; base < T::TOKENS; base += WARP) {
+  for (u32 base = warp * WARP + lane / EIGHT; base < T::TOKENS; base += warps * WARP) {
     float sums[EIGHT] = {};
+#pragma unroll(T::TOKENS == 128 ? 2 : 1)
     for (u32 i = sub * 4; p.squares && i < parts; i += EIGHT * 4) {
       float4 v[EIGHT];
 #pragma unroll
@@ -264,7 +265,7 @@ __device__ inline void help(const Ring<T>& ring, const Work& work, const Step& s
                             const Product& p) {
   if constexpr (!T::LORA) {
     wait_for_predecessor();
-    return find_scales<T>(ring, p);
+    return find_scales<T>(ring, p, 0, 1);
   }
   const RowRange share = share_of<T>(work);
   LowRankItems<T>& list = low_rank_items(ring);
@@ -272,10 +273,7 @@ __device__ inline void help(const Ring<T>& ring, const Work& work, const Step& s
   for (u32 from = 0, parity = 0;; parity ^= 1) {
     list_low_rank<T>(list, step, p.low_rank, work.first, p.outputs, share, from);
     barrier_arrive(shared_address(&ring.board->listed));  // each lane for what it has written
-    if (from == 0) {
-      wait_for_predecessor();
-      find_scales<T>(ring, p);
-    }
+    if (from == 0) wait_for_predecessor();
     seater.run();
     if (list.later == 0) return;
     from += list.count;
@@ -346,6 +344,8 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
     if constexpr (T::LORA) copy_low_rank<T>(ring, work.steps);
   } else {
     wait_for_predecessor();
+    // While x is on its way.
+    if constexpr (T::LORA) find_scales<T>(ring, p, threadIdx.x / WARP, T::MULTIPLIERS / WARP);
     if constexpr (MEET) multiply_part<T>(ring, work, p);
     else multiply_tiles<T, E>(ring, work, p);
   }

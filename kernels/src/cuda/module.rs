@@ -18,6 +18,7 @@ use cudarc::{
 use super::{
     compiler::{self, Source, compile},
     device::Device,
+    launch::Grid,
 };
 use crate::{BlobCache, DeviceError};
 
@@ -30,6 +31,8 @@ pub(super) struct Modules {
     coming: Option<JoinHandle<Result<Loaded, DeviceError>>>,
     modules: Loaded,
     functions: HashMap<String, CudaFunction>,
+    /// Blocks of a function that the device holds at a time.
+    resident: HashMap<String, u32>,
 }
 
 impl Modules {
@@ -45,7 +48,12 @@ impl Modules {
         let coming = thread.spawn(move || load(&device, &sources, &cache)).map_err(|error| {
             DeviceError::Unavailable(format!("a thread that compiles kernels: {error}"))
         })?;
-        Ok(Self { coming: Some(coming), modules: HashMap::new(), functions: HashMap::new() })
+        Ok(Self {
+            coming: Some(coming),
+            modules: HashMap::new(),
+            functions: HashMap::new(),
+            resident: HashMap::new(),
+        })
     }
 
     /// Waits until all is loaded.
@@ -75,6 +83,17 @@ impl Modules {
             }
             function
         })
+    }
+
+    /// Blocks of a kernel, launched like those of `grid`, that the device holds at a time.
+    pub(super) fn resident(&mut self, (module, name): (&str, &str), grid: Grid) -> u32 {
+        let key = format!("{module}/{name}");
+        if let Some(&blocks) = self.resident.get(&key) {
+            return blocks;
+        }
+        let blocks = grid.resident(self.function(module, name, grid.shared));
+        self.resident.insert(key, blocks);
+        blocks
     }
 }
 

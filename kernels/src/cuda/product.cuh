@@ -95,7 +95,7 @@ struct Ring {
       barrier_init(full(i), 1);
       barrier_init(empty(i), T::MULTIPLIERS / WARP);
     }
-    barrier_init(shared_address(&board->scaled), WARP);
+    barrier_init(shared_address(&board->scaled), T::LORA ? T::MULTIPLIERS : WARP);
     barrier_init(shared_address(&board->listed), WARP);
     barrier_init(shared_address(&board->seated), WARP);
     barrier_init(shared_address(&board->read), T::MULTIPLIERS / WARP);

@@ -228,12 +228,6 @@ impl Product {
         // A block with adapters has one tile.
         let is_persistent = epilogue == Epilogue::Plain && !has_lora;
         let mut grid = tiling.grid(outputs, is_persistent.then_some(processors), has_lora);
-        if has_lora {
-            let LowRankView { shrinkers, .. } = &mut view.low_rank;
-            *shrinkers = tiling.shrinkers(*shrinkers, grid, processors);
-            grid.blocks[0] += *shrinkers;
-        }
-        let parameters = Parameters::default().with(map).with(x).with(cx.step.view()).with(view);
         let (modules, operation) = match epilogue {
             Epilogue::Plain => (SUMS, "matmul_sums"),
             Epilogue::Gated => (GATED, "matmul_gated"),
@@ -242,6 +236,13 @@ impl Product {
         let of_tokens = TOKENS.iter().position(|&tokens| tokens == tiling.tokens);
         let module = modules[of_tokens.expect("a tiling's tokens")][usize::from(has_lora)];
         let kernel = tiling.kernel(operation);
+        if has_lora {
+            let LowRankView { shrinkers, .. } = &mut view.low_rank;
+            let places = cx.modules.resident((module.name, &kernel), grid);
+            *shrinkers = tiling.shrinkers(*shrinkers, grid, places);
+            grid.blocks[0] += *shrinkers;
+        }
+        let parameters = Parameters::default().with(map).with(x).with(cx.step.view()).with(view);
         // SAFETY: the kernels' parameters in order; the maps are those of `w`, in boxes of 64 rows,
         // and of `x`, in boxes of `tokens` rows. `weights_map` has seen to whole chunks of inputs
         // and groups of outputs, and `Tiling` to a stage per split and the grid; what is written

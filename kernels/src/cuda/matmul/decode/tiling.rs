@@ -94,9 +94,8 @@ impl Tiling {
 
 impl Tiling {
     /// Blocks that shrink beside those of `grid`, whole clusters of them: as many as there is room
-    /// for at a time, if `useful` are so many.
-    pub(super) fn shrinkers(self, useful: u32, grid: Grid, processors: u32) -> u32 {
-        let places = processors * self.per_processor;
+    /// for at a time, if `useful` are so many. `places`: blocks that the device holds.
+    pub(super) fn shrinkers(self, useful: u32, grid: Grid, places: u32) -> u32 {
         let free = places.saturating_sub(grid.blocks[0]).max(places / SHRINKERS_MIN);
         (useful.min(free) / self.splits).max(1) * self.splits
     }
@@ -183,7 +182,7 @@ mod tests {
                         assert!((grid.shared + 1024) * per_processor <= 228 << 10);
                         assert_eq!(grid.blocks[0] % splits, 0);
                         for useful in [0, 1, 100, 10_000] {
-                            let shrinkers = tiling.shrinkers(useful, grid, H200);
+                            let shrinkers = tiling.shrinkers(useful, grid, H200 * per_processor);
                             assert!(shrinkers >= splits && shrinkers.is_multiple_of(splits));
                             assert!(shrinkers <= useful.max(splits));
                         }
