@@ -23,9 +23,15 @@ impl Grid {
         Self { blocks: [blocks, 1, 1], threads, shared: 0, cluster: 1 }
     }
 
-    /// Blocks of such a kernel that the device holds at a time. Those of a cluster need places close
-    /// to each other, so that some stay empty.
-    pub(super) fn resident(&self, function: &CudaFunction) -> u32 {
+    /// Blocks of such a kernel that a device of so many multiprocessors holds at a time. Those of a
+    /// cluster need places close to each other, so that some stay empty.
+    pub(super) fn resident(&self, function: &CudaFunction, processors: u32) -> u32 {
+        if self.cluster == 1 {
+            let shared = self.shared as usize;
+            let blocks =
+                function.occupancy_max_active_blocks_per_multiprocessor(self.threads, shared, None);
+            return processors * blocks.expect("a loaded kernel");
+        }
         let mut clusters = 0;
         let function = function.cu_function();
         self.with_config(ptr::null_mut(), |config| {

@@ -207,6 +207,15 @@ __device__ inline void copy_low_rank(const Ring<T>& ring, u32 filled) {
   }
 }
 
+// Makes zeros of what the product before has added to, the block's share. For a warp of every block
+// with outputs.
+__device__ inline void clear_spent(const LowRank& low_rank) {
+  const u32 block = blockIdx.x - low_rank.shrinkers, blocks = gridDim.x - low_rank.shrinkers;
+#pragma unroll 1
+  for (u32 i = block * WARP + threadIdx.x % WARP; i < low_rank.words; i += blocks * WARP)
+    low_rank.spent[i] = 0;
+}
+
 // The helping warp: s of all items. Four lanes look after a row.
 template <class T>
 struct LowRankSeater {

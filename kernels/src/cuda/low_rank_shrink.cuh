@@ -2,9 +2,10 @@
 // that come ahead of those with outputs.
 //
 // A unit is a tile of A, a chunk of ranks over some inputs, for the rows of a piece. Each block has
-// an even share of all units: a warp, a lane for each stage, asks for A and x of them, A ahead of
-// the kernel that writes x, and the others multiply, a warp a unit, and add what that gives to s.
-// So a row's sums depend on the row and its adapter alone.
+// an even share of all units, of two at least, or none, and makes room for others: a warp, a lane
+// for each stage, asks for A and x of them, A ahead of the kernel that writes x, and the others
+// multiply, a warp a unit, and add what that gives to s. So a row's sums depend on the row and its
+// adapter alone.
 #pragma once
 #include "low_rank.cuh"
 
@@ -13,6 +14,8 @@
 constexpr u32 UNIT_INPUTS = 520;  // at the most (lora.rs: A_TILE_INPUTS)
 constexpr u32 UNIT_PITCH = UNIT_INPUTS * 2;
 constexpr u32 UNIT_A_BYTES = CHUNK_RANKS * UNIT_PITCH;
+constexpr u32 UNIT_BEHIND = 128;  // bytes that are read behind x, for nothing
+constexpr u32 UNITS_OF_BLOCK = 2;
 
 struct ShrinkUnit {
   Tile tile;
@@ -21,7 +24,7 @@ struct ShrinkUnit {
 
 // What the block knows of its share; behind `Board`.
 struct ShrinkBoard {
-  static constexpr u32 STAGES_MAX = 8, ROOM = 4 * WARP;
+  static constexpr u32 STAGES_MAX = 12, ROOM = 4 * WARP;
   u64 full[STAGES_MAX], empty[STAGES_MAX];
   ShrinkUnit stages[STAGES_MAX];  // what they hold
   ShrinkUnit listed[ROOM];        // the next units
@@ -38,7 +41,8 @@ __device__ inline ShrinkBoard& shrink_board(const Ring<T>& ring) {
 template <class T>
 struct ShrinkCopier {
   static constexpr u32 GROUPS = Lookup<T>::GROUPS;
-  static_assert(Ring<T>::BYTES >= 4 * UNIT_A_BYTES, "two stages of sixteen rows");
+  static_assert(Ring<T>::BYTES >= 2 * (2 * UNIT_A_BYTES + UNIT_BEHIND),
+                "two stages of sixteen rows");
   const Ring<T>& ring;
   const LowRank& low_rank;
   ShrinkBoard& board;
@@ -60,12 +64,13 @@ struct ShrinkCopier {
       begins[g] = units;
       units += scan(found.sites[g].a_count, begins[g]);
     }
-    first = units * blockIdx.x / low_rank.shrinkers;
-    end = units * (blockIdx.x + 1) / low_rank.shrinkers;
+    const u32 blocks = least(low_rank.shrinkers, (units + UNITS_OF_BLOCK - 1) / UNITS_OF_BLOCK);
+    first = blockIdx.x < blocks ? units * blockIdx.x / blocks : units;
+    end = blockIdx.x < blocks ? units * (blockIdx.x + 1) / blocks : units;
     rows = __reduce_max_sync(~0u, rows);
     if (threadIdx.x % WARP == 0) {
       board.units = end - first;
-      board.stage_bytes = UNIT_A_BYTES + rows * UNIT_PITCH;
+      board.stage_bytes = UNIT_A_BYTES + rows * UNIT_PITCH + UNIT_BEHIND;
       board.stage_count = least(Ring<T>::BYTES / board.stage_bytes, ShrinkBoard::STAGES_MAX);
     }
     __syncwarp();
@@ -130,13 +135,13 @@ struct ShrinkCopier {
         if (takes) load_x(unit, stage), unit += stages, parity ^= 1;
       }
     }
-    wait_for_predecessor();
   }
 };
 
 // What a lane has of four products of 16 inputs each.
 struct UnitOperands {
   static constexpr u32 COUNT = 4, BYTES = COUNT * 32;  // of a row
+  static_assert(BYTES <= UNIT_BEHIND, "asked for ahead");
   u32 a[COUNT][4], x[COUNT][2];
 
   __device__ void load(u32 from_a, u32 from_x) {
@@ -233,8 +238,8 @@ template <class T>
 __device__ inline void shrink(const Ring<T>& ring, const Step& step, const LowRank& low_rank) {
   constexpr u32 COPIER = T::MULTIPLIERS / WARP;
   const u32 warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+  ShrinkBoard& board = shrink_board(ring);
   if (warp == COPIER) {
-    ShrinkBoard& board = shrink_board(ring);
     if (lane < ShrinkBoard::STAGES_MAX) {
       barrier_init(shared_address(&board.full[lane]), 2);  // A and x
       barrier_init(shared_address(&board.empty[lane]), 1);
@@ -245,11 +250,9 @@ __device__ inline void shrink(const Ring<T>& ring, const Step& step, const LowRa
     copier.run();
   } else {
     __syncthreads();
+    if (warp > COPIER || board.units == 0) return;
     wait_for_predecessor();
-    if (warp < COPIER) take_units(ring, low_rank);
-    else
-      for (u32 i = blockIdx.x * WARP + lane; i < low_rank.words; i += low_rank.shrinkers * WARP)
-        low_rank.spent[i] = 0;
+    take_units(ring, low_rank);
   }
 }
 

@@ -273,7 +273,10 @@ __device__ inline void help(const Ring<T>& ring, const Work& work, const Step& s
   for (u32 from = 0, parity = 0;; parity ^= 1) {
     list_low_rank<T>(list, step, p.low_rank, work.first, p.outputs, share, from);
     barrier_arrive(shared_address(&ring.board->listed));  // each lane for what it has written
-    if (from == 0) wait_for_predecessor();
+    if (from == 0) {
+      wait_for_predecessor();
+      clear_spent(p.low_rank);
+    }
     seater.run();
     if (list.later == 0) return;
     from += list.count;

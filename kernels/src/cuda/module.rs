@@ -85,13 +85,19 @@ impl Modules {
         })
     }
 
-    /// Blocks of a kernel, launched like those of `grid`, that the device holds at a time.
-    pub(super) fn resident(&mut self, (module, name): (&str, &str), grid: Grid) -> u32 {
+    /// Blocks of a kernel, launched like those of `grid`, that a device of so many multiprocessors
+    /// holds at a time.
+    pub(super) fn resident(
+        &mut self,
+        (module, name): (&str, &str),
+        grid: Grid,
+        processors: u32,
+    ) -> u32 {
         let key = format!("{module}/{name}");
         if let Some(&blocks) = self.resident.get(&key) {
             return blocks;
         }
-        let blocks = grid.resident(self.function(module, name, grid.shared));
+        let blocks = grid.resident(self.function(module, name, grid.shared), processors);
         self.resident.insert(key, blocks);
         blocks
     }

@@ -238,7 +238,7 @@ impl Product {
         let kernel = tiling.kernel(operation);
         if has_lora {
             let LowRankView { shrinkers, .. } = &mut view.low_rank;
-            let places = cx.modules.resident((module.name, &kernel), grid);
+            let places = cx.modules.resident((module.name, &kernel), grid, processors);
             *shrinkers = tiling.shrinkers(*shrinkers, grid, places);
             grid.blocks[0] += *shrinkers;
         }
