@@ -41,6 +41,16 @@ struct Lookup {
       if (joins) sites[g] = {};
     }
   }
+  // Asks for the first tiles of B of all pieces side by side, for `for_each_b`, which goes from one
+  // to the next.
+  __device__ void ask_for_b(const Adapters& adapters) const {
+#pragma unroll
+    for (u32 g = 0; g < GROUPS; g++) {
+      u32 tile;
+      if (sites[g].b_count > 0)
+        asm volatile("ld.global.ca.u32 %0, [%1];" : "=r"(tile) : "l"(adapters.tiles + sites[g].b));
+    }
+  }
   // Calls `f(piece, tile)` for the k-th tiles of B of each 32 pieces, where there is none with a
   // tile of no length: for all lanes alike.
   template <class F>

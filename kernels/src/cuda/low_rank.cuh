@@ -121,6 +121,7 @@ __device__ inline void list_low_rank(LowRankItems<T>& list, const Step& step,
                                      const RowRange& share, u32 from) {
   Lookup<T> found(step, low_rank.adapters, low_rank.layer, low_rank.site);
   found.join();
+  found.ask_for_b(low_rank.adapters);
   Places places{from};
   u32 seats = 0;  // wanted, whether they are had or not
   u32 taken = 0, count = 0;
@@ -228,17 +229,20 @@ struct LowRankSeater {
   FourWords words[BATCH];
 
   // What the lane has of the b-th row of a pass from `first` on, as it is at the time.
-  __device__ void load(u32 b, u32 first) {
+  __device__ void load(FourWords& own, u32 b, u32 first) const {
     const u32 seat = first + b * LANES + threadIdx.x % WARP / 4, rank = threadIdx.x % 4 * 4;
-    words[b].clear(low_rank.inputs);
+    own.clear(low_rank.inputs);
     if (seat >= list.seats) return;
     const LowRankItem& item = list.items[list.owners[seat]];
     const u32 row = item.row + seat - item.seat;
-    if (rank < item.ranks)
-      words[b].load(low_rank.s + u64(row) * low_rank.ranks + item.column + rank);
+    if (rank < item.ranks) own.load(low_rank.s + u64(row) * low_rank.ranks + item.column + rank);
   }
-  // All rows of a pass, once all who shrink have added their parts.
+  // All rows of a pass, once all who shrink have added their parts. Until then each block looks at
+  // few of them, not all at the same.
   __device__ void await_pass(u32 first) {
+    const u32 batches = least((list.seats - first + LANES - 1) / LANES, BATCH);
+    do load(words[0], blockIdx.x % batches, first);
+    while (!__all_sync(~0u, words[0].is_complete(low_rank.inputs)));
 #pragma unroll
     for (u32 b = 0; b < BATCH; b++) words[b].clear(0);
     for (bool all = false; !all;) {
@@ -247,7 +251,7 @@ struct LowRankSeater {
       for (u32 b = 0; b < BATCH; b++) {
         if (__all_sync(~0u, words[b].is_complete(low_rank.inputs))) continue;
         all = false;
-        load(b, first);
+        load(words[b], b, first);
       }
     }
   }
