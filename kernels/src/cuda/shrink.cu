@@ -4,7 +4,7 @@
 //
 // An item is one chunk of ranks for the rows of a few consecutive pieces that use the same adapter,
 // so that one pass over A serves them. Blocks take items as they get free. Sums are split over
-// warps by the inputs alone, and added in order: a row's result depends on the row and its adapter,
+// warps by the tiles alone, and added in order: a row's result depends on the row and its adapter,
 // not on the batch.
 #include "prelude.cuh"
 
@@ -13,6 +13,7 @@ constexpr u32 PIECE_ROWS = 16;
 // Inputs per step of a warp: each lane takes 8 neighbours, 16 bytes.
 constexpr u32 LANE_INPUTS = 8;
 constexpr u32 STEP_INPUTS = 4 * LANE_INPUTS;
+constexpr u32 STEPS_MAX = 4;  // at a time
 
 // Tiles first..end hold the same ranks over successive inputs.
 struct Chunk {
@@ -20,11 +21,13 @@ struct Chunk {
   const Tile* end;
 };
 
-// Whether every 16-byte access to a row of x and to a rank of A is aligned and within it.
+// Whether every 16-byte access to a row of x and to a rank of A is aligned and within it. For whole
+// warps.
 __device__ inline bool is_aligned(const Chunk& chunk, u32 in) {
   u32 all = in;
-  for (const Tile* tile = chunk.first; tile != chunk.end; tile++) all |= tile->start | tile->length;
-  return all % LANE_INPUTS == 0;
+  for (const Tile* tile = chunk.first + threadIdx.x % WARP; tile < chunk.end; tile += WARP)
+    all |= tile->start | tile->length;
+  return __all_sync(~0u, all % LANE_INPUTS == 0);
 }
 
 // A chunk for one piece without alignment: a warp takes a rank and ROWS rows at a time, its lanes
@@ -78,22 +81,23 @@ __device__ Chunk find_chunk(const Tile* tiles, u32 count, u32 wanted) {
   return {tiles + first, tiles + end};
 }
 
-// One warp's part of the products of a chunk. Inputs are permuted within a step, alike for x and A:
-// lane (group, thread) holds inputs 8 thread.. of rows group (+8) and of ranks group (+8), and each
-// mma takes four of them. sums: rows group (+8) of each piece, ranks 2 thread (+1) of each half of
-// the chunk.
+// One warp's part of the products of a chunk: every WARPS-th half of its tiles. Inputs are permuted
+// within a step, alike for x and A: lane (group, thread) holds inputs 8 thread.. of rows group (+8)
+// and of ranks group (+8), and each mma takes four of them. sums: rows group (+8) of each piece,
+// ranks 2 thread (+1) of each half of the chunk.
 template <u32 PIECES, u32 DEPTH>
 __device__ void multiply(const Chunk& chunk, const bf16* x, u32 in, const Piece (&pieces)[PIECES],
                          float (&sums)[PIECES][2][4]) {
-  const u32 warp = threadIdx.x / WARP, group = threadIdx.x % WARP / 4, thread = threadIdx.x % 4;
+  static_assert(STEPS_MAX % DEPTH == 0, "halves begin with a step");
+  const u32 group = threadIdx.x % WARP / 4, thread = threadIdx.x % 4;
   const uint4 zero = make_uint4(0, 0, 0, 0);
-  const u32 share = (in + WARPS * STEP_INPUTS - 1) / (WARPS * STEP_INPUTS) * STEP_INPUTS;
-  for (const Tile* tile = chunk.first; tile != chunk.end; tile++) {
-    // What the tile has of the warp's inputs, by its own count.
-    const u32 start = tile->start, length = tile->length, ranks = tile->ranks;
-    const u32 begin = max(warp * share, start) - start;
-    const u32 end = max(min((warp + 1) * share, start + length), start) - start;
-    const bf16* a = static_cast<const bf16*>(tile->data) + u64(group) * length;
+  const u32 halves = (chunk.end - chunk.first) * 2;
+  for (u32 half = threadIdx.x / WARP; half < halves; half += WARPS) {
+    const Tile tile = chunk.first[half / 2];
+    const u32 start = tile.start, length = tile.length, ranks = tile.ranks;
+    const u32 cut = length / 2 / (STEPS_MAX * STEP_INPUTS) * (STEPS_MAX * STEP_INPUTS);
+    const u32 begin = half % 2 ? cut : 0, end = half % 2 ? length : cut;
+    const bf16* a = static_cast<const bf16*>(tile.data) + u64(group) * length;
     for (u32 first = begin; first < end; first += DEPTH * STEP_INPUTS) {
       uint4 w[DEPTH][2];
 #pragma unroll
@@ -116,9 +120,9 @@ __device__ void multiply(const Chunk& chunk, const bf16* x, u32 in, const Piece 
                                  ? *reinterpret_cast<const uint4*>(row + 8 * u64(in))
                                  : zero;
 #pragma unroll
-          for (u32 half = 0; half < 2; half++) {
-            mma_bf16(sums[p][half], {low.x, high.x, low.y, high.y}, {w[d][half].x, w[d][half].y});
-            mma_bf16(sums[p][half], {low.z, high.z, low.w, high.w}, {w[d][half].z, w[d][half].w});
+          for (u32 n = 0; n < 2; n++) {
+            mma_bf16(sums[p][n], {low.x, high.x, low.y, high.y}, {w[d][n].x, w[d][n].y});
+            mma_bf16(sums[p][n], {low.z, high.z, low.w, high.w}, {w[d][n].z, w[d][n].w});
           }
         }
       }
