@@ -41,7 +41,7 @@ struct Lookup {
       if (joins) sites[g] = {};
     }
   }
-  // Asks for the first tiles of B of all pieces side by side, for `for_each_b`, which goes from one
+  // Asks for the first tiles of B of all pieces side by side, for `TilesOfB`, which goes from one
   // to the next.
   __device__ void ask_for_b(const Adapters& adapters) const {
 #pragma unroll
@@ -51,31 +51,44 @@ struct Lookup {
         asm volatile("ld.global.ca.u32 %0, [%1];" : "=r"(tile) : "l"(adapters.tiles + sites[g].b));
     }
   }
-  // Calls `f(piece, tile)` for the k-th tiles of B of each 32 pieces, where there is none with a
-  // tile of no length: for all lanes alike.
-  template <class F>
-  __device__ void for_each_b(const Adapters& adapters, const F& f) const {
-#pragma unroll 1
-    for (u32 group = 0; group < GROUPS; group++) {
-      Piece piece;
-      u32 left = 0;
-      const Tile* next = adapters.tiles;
-      // Registers have no address, so their number is known when this is compiled.
-#pragma unroll
-      for (u32 g = 0; g < GROUPS; g++)
-        if (g == group) {
-          piece = pieces[g];
-          left = sites[g].b_count;
-          next += sites[g].b;
-        }
-      Tile tile = left ? *next : Tile{};
-      while (__any_sync(~0u, left > 0)) {
-        const Tile now = tile;
-        if (left > 0) left--, next++;
-        tile = left ? *next : Tile{};
-        f(piece, now);
-      }
+};
+
+// Goes over the tiles of B of all pieces: the k-th of each 32 pieces, of no length where there is
+// none, for all lanes alike.
+template <class T>
+struct TilesOfB {
+  const Lookup<T>& found;
+  const Adapters& adapters;
+  Piece piece;    // of the lane
+  u32 group = 0;  // the next
+  u32 left = 0;   // tiles of the lane
+  const Tile* next;
+  Tile ahead;
+
+  __device__ TilesOfB(const Lookup<T>& found, const Adapters& adapters)
+      : found(found), adapters(adapters) {}
+  // Whether there was one for a lane.
+  __device__ bool take(Tile& tile) {
+    while (!__any_sync(~0u, left > 0)) {
+      if (group == Lookup<T>::GROUPS) return false;
+      enter();
     }
+    tile = ahead;
+    if (left > 0) left--, next++;
+    ahead = left > 0 ? *next : Tile{};
+    return true;
+  }
+  // The next 32 pieces. Registers have no address, so their number is known when this is compiled.
+  __device__ void enter() {
+#pragma unroll
+    for (u32 g = 0; g < Lookup<T>::GROUPS; g++)
+      if (g == group) {
+        piece = found.pieces[g];
+        left = found.sites[g].b_count;
+        next = adapters.tiles + found.sites[g].b;
+      }
+    ahead = left > 0 ? *next : Tile{};
+    group++;
   }
 };
 
@@ -91,19 +104,5 @@ __device__ inline u32 scan(u32 own, u32& before) {
   before += end - own;
   return __shfl_sync(~0u, end, WARP - 1);
 }
-
-// Where the items of a list go that lanes find one after the other.
-struct Places {
-  u32 from;       // items that come before the list
-  u32 count = 0;  // of all so far
-
-  // Of this lane's, if it `has` one. For whole warps.
-  __device__ u32 take(bool has) {
-    const u32 all = __ballot_sync(~0u, has);
-    const u32 place = count + __popc(all & ((1u << threadIdx.x % WARP) - 1)) - from;
-    count += __popc(all);
-    return has ? place : ~0u;
-  }
-};
 
 #endif

@@ -58,28 +58,31 @@ struct alignas(16) LowRankItem {
   u16 seat;           // of its first row of s
 };
 
-// What a block knows of its items; behind `Board`.
+// Some of a block's items. There are two such lists behind `Board`, which take turns.
 template <class T>
 struct LowRankItems {
-  static constexpr u32 STAGES = WARP;                         // that a warp can mark at a time
-  static constexpr u32 SEATS = T::TOKENS == 128 ? 256 : 128;  // for rows of s
+  static constexpr u32 STAGES = 24;                          // a lane marks one
+  static constexpr u32 SEATS = T::TOKENS == 128 ? 128 : 64;  // for rows of s
   static constexpr u32 ROOM = least(SEATS, STAGES* T::ITEMS);
-  LowRankItem items[ROOM];  // the first, or the next of them
-  const bf16* b[ROOM];      // [end - begin, ranks]
+  static_assert(T::SHARE <= SEATS, "room for any item");
+  LowRankItem items[ROOM];
+  const bf16* b[ROOM];  // [end - begin, ranks]
   alignas(16) u8 s[SEATS][S_ROW_BYTES];
   // By stages: of simple ones the eight rows that theirs are of, which of these each item has, four
   // bits an item, and the reverse, and the first seat; items, and marks.
   uint4 simple[STAGES];
   u32 marks[STAGES];
   u8 owners[SEATS];  // their items
-  u32 count;         // of those listed
+  u32 count;         // of items
   u32 seats;         // that these take
-  u32 later;         // items behind them
+  u32 more;          // whether another list follows
 };
 template <class T>
-__device__ inline LowRankItems<T>& low_rank_items(const Ring<T>& ring) {
-  return *reinterpret_cast<LowRankItems<T>*>(ring.board + 1);
+__device__ inline LowRankItems<T>& low_rank_items(const Ring<T>& ring, u32 number) {
+  return reinterpret_cast<LowRankItems<T>*>(ring.board + 1)[number % 2];
 }
+// Parity of the phase of a list's barriers.
+__device__ inline u32 parity_of_list(u32 number) { return number / 2 % 2; }
 
 // Stages that the listed items take.
 template <class T>
@@ -113,52 +116,73 @@ __device__ inline void mark_stages(LowRankItems<T>& list) {
   list.simple[stage] = make_uint4(items[0].row / 8, rows, order, items[0].seat);
 }
 
-// Lists items from `from` on, as many as there is room for: what the outputs of a tile need, for
-// the rows of `share`. For a whole warp.
+// Lists what the outputs of a tile need, for the rows of `share`. For a whole warp.
 template <class T>
-__device__ inline void list_low_rank(LowRankItems<T>& list, const Step& step,
-                                     const LowRank& low_rank, u32 tile, u32 outputs,
-                                     const RowRange& share, u32 from) {
-  Lookup<T> found(step, low_rank.adapters, low_rank.layer, low_rank.site);
-  found.join();
-  found.ask_for_b(low_rank.adapters);
-  Places places{from};
-  u32 seats = 0;  // wanted, whether they are had or not
-  u32 taken = 0, count = 0;
-  found.for_each_b(low_rank.adapters, [&](const Piece& piece, const Tile& b) {
+struct LowRankLister {
+  const u32 tile, outputs;
+  const RowRange share;
+  const Lookup<T>& found;
+  TilesOfB<T> tiles;
+  bool waits = false;  // an item of the lane, for a list with room
+  LowRankItem item;
+  const bf16* b;
+
+  __device__ LowRankLister(const Lookup<T>& found, const LowRank& low_rank, u32 tile, u32 outputs,
+                           const RowRange& share)
+      : tile(tile), outputs(outputs), share(share), found(found), tiles(found, low_rank.adapters) {}
+
+  // Makes an item of the lane's next tile, if the block has some of its outputs.
+  __device__ void find(const Tile& next) {
+    const Piece& piece = tiles.piece;
     const u32 row = max(piece.row, share.first), stop = least(piece.row + piece.rows, share.end);
-    const u32 rows = row < stop ? stop - row : 0;
-    const u32 run = T::GATED && b.start >= outputs / 2;
+    const u32 run = T::GATED && next.start >= outputs / 2;
     const Outputs wanted = outputs_of<T>(tile, outputs, run);
-    const u32 first = max(b.start, wanted.first);
-    const u32 end = min(b.start + b.length, wanted.first + wanted.height);
-    const u32 place = places.take(rows > 0 && first < end);
-    const bool has_place = place < LowRankItems<T>::ROOM;
-    u32 seat = seats;
-    seats += scan(has_place ? rows : 0, seat);
-    const bool listed = has_place && seat + rows <= LowRankItems<T>::SEATS;
-    count += __popc(__ballot_sync(~0u, listed));
-    taken = max(taken, __reduce_max_sync(~0u, listed ? seat + rows : 0));
-    if (!listed) return;
-    for (u32 r = 0; r < rows; r++) list.owners[seat + r] = place;
-    list.b[place] = static_cast<const bf16*>(b.data) + u64(first - b.start) * b.ranks;
-    list.items[place] = {u16(first - wanted.first),
-                         u16(end - wanted.first),
-                         u16(row),
-                         u16(rows),
-                         b.column,
-                         b.ranks,
-                         u16(run),
-                         u16(seat)};
-  });
-  if (threadIdx.x % WARP == 0) {
-    list.count = count;
-    list.seats = taken;
-    list.later = places.count - from - count;
+    const u32 first = max(next.start, wanted.first);
+    const u32 end = min(next.start + next.length, wanted.first + wanted.height);
+    waits = row < stop && first < end;
+    b = static_cast<const bf16*>(next.data) + u64(first - next.start) * next.ranks;
+    item = {u16(first - wanted.first),
+            u16(end - wanted.first),
+            u16(row),
+            u16(stop - row),
+            next.column,
+            next.ranks,
+            u16(run),
+            0};
   }
-  __syncwarp();
-  mark_stages(list);
-}
+  // Lists as many as there is room for. Gives whether another list has to follow.
+  __device__ bool fill(LowRankItems<T>& list) {
+    const u32 below = (1u << threadIdx.x % WARP) - 1;
+    u32 count = 0, seats = 0;
+    bool more = true;
+    do {
+      if (!__any_sync(~0u, waits)) {
+        Tile next;
+        more = tiles.take(next);
+        if (!more) break;
+        find(next);
+      }
+      const u32 place = count + __popc(__ballot_sync(~0u, waits) & below);
+      u32 seat = seats;
+      scan(waits ? item.rows : 0, seat);
+      const u32 stop = seat + item.rows;
+      const bool fits = waits && place < list.ROOM && stop <= list.SEATS;
+      count += __popc(__ballot_sync(~0u, fits));
+      seats = __reduce_max_sync(~0u, fits ? stop : seats);
+      if (fits) {
+        for (u32 i = seat; i < stop; i++) list.owners[i] = place;
+        item.seat = seat;
+        list.items[place] = item;
+        list.b[place] = b;
+        waits = false;
+      }
+    } while (!__any_sync(~0u, waits));
+    if (threadIdx.x % WARP == 0) list.count = count, list.seats = seats, list.more = more;
+    __syncwarp();
+    mark_stages(list);
+    return more;
+  }
+};
 
 // Lanes that copy a stage together look after every TEAMS-th of them: those of the same places in
 // the ring, so that the phases of a place are seen in turn.
@@ -173,13 +197,13 @@ __device__ constexpr u32 teams_of_copiers() {
 template <class T>
 __device__ inline void copy_low_rank(const Ring<T>& ring, u32 filled) {
   constexpr u32 TEAMS = teams_of_copiers<T>();
-  const LowRankItems<T>& list = low_rank_items(ring);
   const u32 lane = threadIdx.x % WARP, team = lane / T::ITEMS, member = lane % T::ITEMS;
-  u32 parity = 0;
-  for (bool more = true; more; parity ^= 1) {
-    barrier_wait(shared_address(&ring.board->listed), parity);
+  bool more = true;
+  for (u32 number = 0; more; number++) {
+    const LowRankItems<T>& list = low_rank_items(ring, number);
+    barrier_wait(shared_address(&ring.board->listed[number % 2]), parity_of_list(number));
     const u32 count = list.count, end = filled + stages_of(list);
-    more = list.later > 0;
+    more = list.more;
     u32 next = team < TEAMS ? filled + (team + TEAMS - filled % TEAMS) % TEAMS : end;
     while (__any_sync(~0u, next < end)) {
       const u32 stage = next % T::STAGES, round = next / T::STAGES, full = ring.full(stage);
@@ -220,10 +244,9 @@ __device__ inline void clear_spent(const LowRank& low_rank) {
 // The helping warp: s of all items. Four lanes look after a row.
 template <class T>
 struct LowRankSeater {
-  // Rows of a lane on their way: few where few can be, and all where they are the most.
-  static constexpr u32 BATCH = T::TOKENS == 8 ? 2 : T::TOKENS == 128 && T::GATED ? 16 : 8;
+  // Rows of a lane on their way: few where few can be.
+  static constexpr u32 BATCH = T::TOKENS == 8 ? 2 : 8;
   static constexpr u32 LANES = WARP / 4, PASS = BATCH * LANES;
-  const Ring<T>& ring;
   const LowRank& low_rank;
   LowRankItems<T>& list;
   FourWords words[BATCH];
@@ -274,7 +297,6 @@ struct LowRankSeater {
       await_pass(first);
       store_pass(first);
     }
-    barrier_arrive(shared_address(&ring.board->seated));  // each lane for what it has written
   }
 };
 
@@ -353,7 +375,8 @@ __device__ inline void add_eight(float (&sums)[T::TILES][TOKENS / 2], const Eigh
 // Adds a stage full of simple items, the `number`-th listed one. A lane has s of the row that it
 // multiplies, which one of them is for. `mark`: of the stage.
 template <class T, u32 TOKENS>
-__device__ inline void add_simple(const Ring<T>& ring, u32 stage, u32 number, u32 mark, u32 first,
+__device__ inline void add_simple(const Ring<T>& ring, const LowRankItems<T>& list, u32 stage,
+                                  u32 number, u32 mark, u32 first,
                                   float (&sums)[T::TILES][TOKENS / 2]) {
   constexpr u32 HEIGHT = T::GATED ? 8 : 16, AT_ONCE = 4 / T::TILES;  // items
   const u32 group = threadIdx.x / GROUP, warp = threadIdx.x / WARP % 4, lane = threadIdx.x % WARP;
@@ -364,7 +387,6 @@ __device__ inline void add_simple(const Ring<T>& ring, u32 stage, u32 number, u3
       there ? ring.w(stage) + own * row_bytes + rank_bytes : shared_address(&ring.board->zero);
   const u32 item = there ? T::B_BYTES : 0, tile = there ? 4 * HEIGHT * row_bytes : 0;
   const u32 below = there ? 8 * row_bytes : 0;
-  const LowRankItems<T>& list = low_rank_items(ring);
   const uint4 simple = load_shared_4(shared_address(&list.simple[number]));
   // A row that no item has gets that of the first, and no use of it.
   const u32 seat = simple.z >> lane / 4 * 4 & 15;
@@ -430,11 +452,10 @@ __device__ inline void add_item(const LowRankItems<T>& list, const LowRankItem& 
 
 // Adds what the `number`-th listed stage holds.
 template <class T, u32 TOKENS>
-__device__ inline void add_stage(const Ring<T>& ring, u32 stage, u32 number, u32 first,
-                                 float (&sums)[T::TILES][TOKENS / 2]) {
-  const LowRankItems<T>& list = low_rank_items(ring);
+__device__ inline void add_stage(const Ring<T>& ring, const LowRankItems<T>& list, u32 stage,
+                                 u32 number, u32 first, float (&sums)[T::TILES][TOKENS / 2]) {
   const u32 mark = list.marks[number];
-  if (mark & SIMPLE) return add_simple<T, TOKENS>(ring, stage, number, mark, first, sums);
+  if (mark & SIMPLE) return add_simple<T, TOKENS>(ring, list, stage, number, mark, first, sums);
 #pragma unroll 1
   for (u32 i = 0; i < (mark & COUNT); i++) {
     const LowRankItem item = list.items[number * T::ITEMS + i];
@@ -447,19 +468,19 @@ __device__ inline void add_stage(const Ring<T>& ring, u32 stage, u32 number, u32
 template <class T, u32 TOKENS>
 __device__ inline void add_low_rank(const Ring<T>& ring, Cursor<T>& cursor, u32 first,
                                     float (&sums)[T::TILES][TOKENS / 2]) {
-  const LowRankItems<T>& list = low_rank_items(ring);
-  u32 parity = 0;
-  for (bool more = true; more; parity ^= 1) {
-    barrier_wait(shared_address(&ring.board->seated), parity);
+  bool more = true;
+  for (u32 of = 0; more; of++) {
+    const LowRankItems<T>& list = low_rank_items(ring, of);
+    barrier_wait(shared_address(&ring.board->seated[of % 2]), parity_of_list(of));
     const u32 stages = stages_of(list);
-    more = list.later > 0;
+    more = list.more;
     for (u32 number = 0; number < stages; number++, cursor.advance()) {
       barrier_wait(ring.full(cursor.stage), cursor.parity);
-      add_stage<T, TOKENS>(ring, cursor.stage, number, first, sums);
+      add_stage<T, TOKENS>(ring, list, cursor.stage, number, first, sums);
       __syncwarp();  // all lanes have read
       ring.release(cursor.stage);
     }
-    if (threadIdx.x % WARP == 0) barrier_arrive(shared_address(&ring.board->read));
+    if (threadIdx.x % WARP == 0) barrier_arrive(shared_address(&ring.board->read[of % 2]));
   }
 }
 

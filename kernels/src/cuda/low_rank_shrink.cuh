@@ -33,7 +33,7 @@ struct ShrinkBoard {
 };
 template <class T>
 __device__ inline ShrinkBoard& shrink_board(const Ring<T>& ring) {
-  static_assert(sizeof(ShrinkBoard) <= sizeof(LowRankItems<T>), "room for either");
+  static_assert(sizeof(ShrinkBoard) <= 2 * sizeof(LowRankItems<T>), "room for either");
   return *reinterpret_cast<ShrinkBoard*>(ring.board + 1);
 }
 

@@ -268,19 +268,28 @@ __device__ inline void help(const Ring<T>& ring, const Work& work, const Step& s
     return find_scales<T>(ring, p, 0, 1);
   }
   const RowRange share = share_of<T>(work);
-  LowRankItems<T>& list = low_rank_items(ring);
-  LowRankSeater<T> seater{ring, p.low_rank, list};
-  for (u32 from = 0, parity = 0;; parity ^= 1) {
-    list_low_rank<T>(list, step, p.low_rank, work.first, p.outputs, share, from);
-    barrier_arrive(shared_address(&ring.board->listed));  // each lane for what it has written
-    if (from == 0) {
+  Lookup<T> found(step, p.low_rank.adapters, p.low_rank.layer, p.low_rank.site);
+  found.join();
+  found.ask_for_b(p.low_rank.adapters);
+  LowRankLister<T> lister(found, p.low_rank, work.first, p.outputs, share);
+  // The first two lists are made before the predecessor has ended; then one after the other, as
+  // those before them have been read.
+  bool more = true;
+  for (u32 made = 0, seated = 0; more; made++) {
+    LowRankItems<T>& list = low_rank_items(ring, made);
+    if (made > 1)
+      barrier_wait(shared_address(&ring.board->read[made % 2]), parity_of_list(made - 2));
+    more = lister.fill(list);
+    barrier_arrive(shared_address(&ring.board->listed[made % 2]));  // each lane for what it wrote
+    if (made == 0 && more) continue;
+    if (seated == 0) {
       wait_for_predecessor();
       clear_spent(p.low_rank);
     }
-    seater.run();
-    if (list.later == 0) return;
-    from += list.count;
-    barrier_wait(shared_address(&ring.board->read), parity);
+    for (; seated <= made; seated++) {
+      LowRankSeater<T>{p.low_rank, low_rank_items(ring, seated)}.run();
+      barrier_arrive(shared_address(&ring.board->seated[seated % 2]));
+    }
   }
 }
 

@@ -56,8 +56,8 @@ template <class T>
 struct Board {
   u64 full[T::STAGES], empty[T::STAGES];
   u64 scaled;  // once `scales` are there
-  // LORA: once the next items are listed, once their s is there, once all of it has been read.
-  u64 listed, seated, read;
+  // LORA, by lists: once it is made, once its s is there, once all of it has been read.
+  u64 listed[2], seated[2], read[2];
   uint4 zero;
   float scales[T::TOKENS];
 };
@@ -96,9 +96,11 @@ struct Ring {
       barrier_init(empty(i), T::MULTIPLIERS / WARP);
     }
     barrier_init(shared_address(&board->scaled), T::LORA ? T::MULTIPLIERS : WARP);
-    barrier_init(shared_address(&board->listed), WARP);
-    barrier_init(shared_address(&board->seated), WARP);
-    barrier_init(shared_address(&board->read), T::MULTIPLIERS / WARP);
+    for (u32 i = 0; i < 2; i++) {
+      barrier_init(shared_address(&board->listed[i]), WARP);
+      barrier_init(shared_address(&board->seated[i]), WARP);
+      barrier_init(shared_address(&board->read[i]), T::MULTIPLIERS / WARP);
+    }
     board->zero = make_uint4(0, 0, 0, 0);
     barrier_init_fence();
   }

@@ -9,10 +9,10 @@ const ROOM_OF_ONE: u32 = 208 << 10;
 const CHUNK: u32 = 64;
 /// Inputs of the longest stage.
 const STAGE_INPUTS: u32 = 2 * CHUNK;
-/// Bytes of `LowRankItems` (`low_rank.cuh`), at the most.
-const fn low_rank_items(tokens: u32) -> u32 {
-    let seats = if tokens == 128 { 256 } else { 128 };
-    seats * (16 + 8 + 32 + 1) + 32 * (16 + 4) + 16
+/// Bytes of two `LowRankItems` (`low_rank.cuh`), at the most.
+const fn low_rank_lists(tokens: u32) -> u32 {
+    let seats = if tokens == 128 { 128 } else { 64 };
+    2 * (seats * (16 + 8 + 32 + 1) + 24 * (16 + 4) + 16)
 }
 /// A part of all places that is kept for blocks that shrink.
 const SHRINKERS_MIN: u32 = 8;
@@ -71,16 +71,16 @@ impl Tiling {
     }
 
     /// `THREADS` of the kernels' `Tiling`, and shared memory: the stages, what `Board` has for
-    /// them, what aligning them to 1024 bytes takes, and with adapters a list of items. With
+    /// them, what aligning them to 1024 bytes takes, and with adapters lists of items. With
     /// `processors` blocks take tiles in turn.
     pub(super) fn grid(self, outputs: u32, processors: Option<u32>, has_lora: bool) -> Grid {
         let Self { rows, tokens, splits, per_processor, chunks } = self;
         let room = if per_processor == 1 { ROOM_OF_ONE } else { ROOM_OF_TWO };
         let (weights, inputs) = (chunks * rows * CHUNK * 2, chunks * tokens * CHUNK * 2);
         let stages = (room / (weights + inputs)).min(8);
-        let board = 16 * stages + 48 + 4 * tokens;
-        let list = if has_lora { low_rank_items(tokens) } else { 0 };
-        let shared = stages * (weights + inputs) + board + 1024 + list;
+        let board = 16 * stages + 80 + 4 * tokens;
+        let lists = if has_lora { low_rank_lists(tokens) } else { 0 };
+        let shared = stages * (weights + inputs) + board + 1024 + lists;
         let tiles = outputs.div_ceil(rows);
         let blocks = match processors {
             Some(processors) if splits == 1 => tiles.min(processors * per_processor),
