@@ -23,11 +23,11 @@ const WORD_BYTES: usize = 8;
 const BUFFER_BYTES: usize = FEW_ROWS * RANKS_MAX * WORD_BYTES;
 /// Most inputs of a sum, which counts them in eights, in thirteen bits.
 pub(super) const INPUTS_MAX: usize = 8 * ((1 << 13) - 1);
-/// Tiles of `A` that are worth a block.
+/// Tiles of `A` that are worth a block (`UNITS_OF_BLOCK` of `low_rank_shrink.cuh`).
 const TILES_OF_BLOCK: u32 = 2;
 const THREADS: u32 = 256;
 
-/// `LowRank` of `low_rank.cuh`.
+/// `LowRank` of `low_rank_list.cuh`.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(super) struct LowRankView {

@@ -9,7 +9,7 @@ const ROOM_OF_ONE: u32 = 208 << 10;
 const CHUNK: u32 = 64;
 /// Inputs of the longest stage.
 const STAGE_INPUTS: u32 = 2 * CHUNK;
-/// Bytes of two `LowRankItems` (`low_rank.cuh`), at the most.
+/// Bytes of two `LowRankItems` (`low_rank_list.cuh`), at the most.
 const fn low_rank_lists(tokens: u32) -> u32 {
     let seats = if tokens == 128 { 128 } else { 64 };
     2 * (seats * (16 + 8 + 32 + 1) + 24 * (16 + 4) + 16)

@@ -1,0 +1,182 @@
+// Lists of what a block's outputs need of the adapters of its rows: items of a chunk of ranks, by
+// stages, each with seats for its rows of s.
+//
+// The helping warp makes them, two ahead of time: the copying warp asks for B of a list's items,
+// the helping one seats s, and the multipliers add both.
+#pragma once
+#include "fixed.cuh"
+#include "lookup.cuh"
+
+// `LowRankView` of cuda/low_rank.rs.
+struct LowRank {
+  i64* s;         // [rows, ranks], zeros that blocks add to; or null where no row has an adapter
+  i64* spent;     // [words] of the product before, which becomes zeros
+  const bf16* x;  // [rows, inputs]
+  Adapters adapters;
+  u32 words, ranks, layer, site;
+  u32 inputs;
+  u32 shrinkers;  // blocks that shrink, ahead of those with outputs
+};
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+// Marks of a stage: one that is full of simple items, which have one row each of the same eight,
+// all outputs of the same run and as many ranks; whether that run is the second; and whether there
+// are only eight ranks.
+constexpr u32 SIMPLE = 1u << 31, SECOND = 1u << 30, EIGHT_RANKS = 1u << 29, COUNT = EIGHT_RANKS - 1;
+constexpr u32 S_ROW_BYTES = 32;  // of an item: a chunk of ranks in bf16
+
+// Outputs of one item: first..first + height of the site.
+struct Outputs {
+  u32 first, height;
+};
+
+// A block's `i`-th run of outputs: of two where gate and up alternate.
+template <class T>
+__device__ inline Outputs outputs_of(u32 tile, u32 outputs, u32 i) {
+  if constexpr (T::GATED) return {i * (outputs / 2) + tile * (T::ROWS / 2), T::ROWS / 2};
+  else return {tile * T::ROWS, T::ROWS};
+}
+
+// The rows whose deltas a block adds.
+template <class T>
+__device__ inline RowRange share_of(const Work& work) {
+  const u32 first = T::SPLITS == 1 ? 0 : work.split * T::SHARE;
+  return {first, first + T::SHARE < T::TOKENS ? first + T::SHARE : T::TOKENS};
+}
+
+// A chunk of ranks of B for the rows of a piece that the block has: item of a stage.
+struct alignas(16) LowRankItem {
+  u16 begin, end;     // outputs of the run that the tile has
+  u16 row, rows;      // of s
+  u16 column, ranks;  // of s
+  u16 run;            // of the block's outputs
+  u16 seat;           // of its first row of s
+};
+
+// Some of a block's items. There are two such lists behind `Board`, which take turns.
+template <class T>
+struct LowRankItems {
+  static constexpr u32 STAGES = 24;                          // a lane marks one
+  static constexpr u32 SEATS = T::TOKENS == 128 ? 128 : 64;  // for rows of s
+  static constexpr u32 ROOM = least(SEATS, STAGES* T::ITEMS);
+  static_assert(T::SHARE <= SEATS, "room for any item");
+  LowRankItem items[ROOM];
+  const bf16* b[ROOM];  // [end - begin, ranks]
+  alignas(16) u8 s[SEATS][S_ROW_BYTES];
+  // By stages: of simple ones the eight rows that theirs are of, which of these each item has, four
+  // bits an item, and the reverse, and the first seat; items, and marks.
+  uint4 simple[STAGES];
+  u32 marks[STAGES];
+  u8 owners[SEATS];  // their items
+  u32 count;         // of items
+  u32 seats;         // that these take
+  u32 more;          // whether another list follows
+};
+template <class T>
+__device__ inline LowRankItems<T>& low_rank_items(const Ring<T>& ring, u32 number) {
+  return reinterpret_cast<LowRankItems<T>*>(ring.board + 1)[number % 2];
+}
+// Parity of the phase of a list's barriers.
+__device__ inline u32 parity_of_list(u32 number) { return number / 2 % 2; }
+
+// Stages that the listed items take.
+template <class T>
+__device__ inline u32 stages_of(const LowRankItems<T>& list) {
+  return (list.count + T::ITEMS - 1) / T::ITEMS;
+}
+
+// Says what the stages of the listed items are. A lane looks after a stage.
+template <class T>
+__device__ inline void mark_stages(LowRankItems<T>& list) {
+  const u32 stage = threadIdx.x % WARP;
+  if (stage >= stages_of(list)) return;
+  const LowRankItem* items = list.items + stage * T::ITEMS;
+  const u32 count = least(list.count - stage * T::ITEMS, T::ITEMS);
+  const auto kind_of = [](const LowRankItem& item) {
+    return (item.run ? SECOND : 0) | (item.ranks == 8 ? EIGHT_RANKS : 0) | item.row / 8;
+  };
+  const u32 kind = kind_of(items[0]);
+  static_assert(T::ITEMS % 4 == 0, "simple stages are added by fours");
+  bool simple = count == T::ITEMS;
+  u32 seen = 0, rows = 0, order = 0;
+#pragma unroll 1
+  for (u32 i = 0; i < count; i++) {
+    const LowRankItem& item = items[i];
+    const u32 row = item.row % 8;
+    simple = simple && kind_of(item) == kind && item.rows == 1 && item.begin == 0 &&
+             item.end == T::HEIGHT && !(seen >> row & 1);
+    seen |= 1u << row, rows |= row << i * 4, order |= i << row * 4;
+  }
+  list.marks[stage] = count | (simple ? SIMPLE | (kind & (SECOND | EIGHT_RANKS)) : 0);
+  list.simple[stage] = make_uint4(items[0].row / 8, rows, order, items[0].seat);
+}
+
+// Lists what the outputs of a tile need, for the rows of `share`. For a whole warp.
+template <class T>
+struct LowRankLister {
+  const u32 tile, outputs;
+  const RowRange share;
+  TilesOfB<T> tiles;
+  bool waits = false;  // an item of the lane, for a list with room
+  LowRankItem item;
+  const bf16* b;
+
+  __device__ LowRankLister(const Lookup<T>& found, const LowRank& low_rank, u32 tile, u32 outputs,
+                           const RowRange& share)
+      : tile(tile), outputs(outputs), share(share), tiles(found, low_rank.adapters) {}
+
+  // Makes an item of the lane's next tile, if the block has some of its outputs.
+  __device__ void find(const Tile& next) {
+    const Piece& piece = tiles.piece;
+    const u32 row = max(piece.row, share.first), stop = least(piece.row + piece.rows, share.end);
+    const u32 run = T::GATED && next.start >= outputs / 2;
+    const Outputs wanted = outputs_of<T>(tile, outputs, run);
+    const u32 first = max(next.start, wanted.first);
+    const u32 end = min(next.start + next.length, wanted.first + wanted.height);
+    waits = row < stop && first < end;
+    b = static_cast<const bf16*>(next.data) + u64(first - next.start) * next.ranks;
+    item = {u16(first - wanted.first),
+            u16(end - wanted.first),
+            u16(row),
+            u16(stop - row),
+            next.column,
+            next.ranks,
+            u16(run),
+            0};
+  }
+  // Lists as many as there is room for. Gives whether another list has to follow.
+  __device__ bool fill(LowRankItems<T>& list) {
+    const u32 below = (1u << threadIdx.x % WARP) - 1;
+    u32 count = 0, seats = 0;
+    bool more = true;
+    do {
+      if (!__any_sync(~0u, waits)) {
+        Tile next;
+        more = tiles.take(next);
+        if (!more) break;
+        find(next);
+      }
+      const u32 place = count + __popc(__ballot_sync(~0u, waits) & below);
+      u32 seat = seats;
+      scan(waits ? item.rows : 0, seat);
+      const u32 stop = seat + item.rows;
+      const bool fits = waits && place < list.ROOM && stop <= list.SEATS;
+      count += __popc(__ballot_sync(~0u, fits));
+      seats = __reduce_max_sync(~0u, fits ? stop : seats);
+      if (fits) {
+        for (u32 i = seat; i < stop; i++) list.owners[i] = place;
+        item.seat = seat;
+        list.items[place] = item;
+        list.b[place] = b;
+        waits = false;
+      }
+    } while (!__any_sync(~0u, waits));
+    if (threadIdx.x % WARP == 0) list.count = count, list.seats = seats, list.more = more;
+    __syncwarp();
+    mark_stages(list);
+    return more;
+  }
+};
+
+#endif
