@@ -68,10 +68,4 @@ __device__ void activate(const Step& step, const Pending& pending, void* out) {
       activate_##T##_##Y(Step step, Pending gate_up, void* out) { \
     activate<T, Y>(step, gate_up, out);                           \
   }
-using f32 = float;
-KERNEL(f32, f32)
-KERNEL(f32, bf16)
-KERNEL(f16, f32)
-KERNEL(f16, bf16)
-KERNEL(bf16, f32)
-KERNEL(bf16, bf16)
+FOR_ELEMENTS(KERNEL)

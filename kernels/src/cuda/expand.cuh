@@ -19,6 +19,16 @@ struct Pending {
   u32 layer, site;
 };
 
+// KERNEL(T, Y) for all elements of tiles and KV, T, and those of products, Y.
+using f32 = float;
+#define FOR_ELEMENTS(KERNEL) \
+  KERNEL(f32, f32)           \
+  KERNEL(f32, bf16)          \
+  KERNEL(f16, f32)           \
+  KERNEL(f16, bf16)          \
+  KERNEL(bf16, f32)          \
+  KERNEL(bf16, bf16)
+
 template <class A, class B>
 constexpr bool same = false;
 template <class A>

@@ -109,14 +109,12 @@ __device__ void norm(const Step& step, const Pending& pending, const Norm& norm)
   else write_row<T, 1>(norm, row, slice, team, squares, x);
 }
 
-#define KERNEL extern "C" __global__ void __launch_bounds__(THREADS, 8)
-#define PARAMETERS Step step, Pending pending, Norm parameters
-KERNEL norm_f32_f32(PARAMETERS) { norm<float, float>(step, pending, parameters); }
-KERNEL norm_f32_bf16(PARAMETERS) { norm<float, bf16>(step, pending, parameters); }
-KERNEL norm_f16_f32(PARAMETERS) { norm<f16, float>(step, pending, parameters); }
-KERNEL norm_f16_bf16(PARAMETERS) { norm<f16, bf16>(step, pending, parameters); }
-KERNEL norm_bf16_f32(PARAMETERS) { norm<bf16, float>(step, pending, parameters); }
-KERNEL norm_bf16_bf16(PARAMETERS) { norm<bf16, bf16>(step, pending, parameters); }
+#define KERNEL(T, Y)                                                \
+  extern "C" __global__ void __launch_bounds__(THREADS, 8)          \
+      norm_##T##_##Y(Step step, Pending pending, Norm parameters) { \
+    norm<T, Y>(step, pending, parameters);                          \
+  }
+FOR_ELEMENTS(KERNEL)
 
 // x[row] /= sqrt(mean of the residual's squares + eps), where a product has left that to its
 // readers. One block per row of x [rows, cols]; squares [rows, parts_of(residuals)].

@@ -77,10 +77,4 @@ __device__ void norm(const Step& step, const Pending& pending, const Norm& norm)
       norm_prefill_##T##_##Y(Step step, Pending pending, Norm parameters) { \
     norm<T, Y>(step, pending, parameters);                                  \
   }
-using f32 = float;
-KERNEL(f32, f32)
-KERNEL(f32, bf16)
-KERNEL(f16, f32)
-KERNEL(f16, bf16)
-KERNEL(bf16, f32)
-KERNEL(bf16, bf16)
+FOR_ELEMENTS(KERNEL)

@@ -109,10 +109,4 @@ __device__ void rope_store(const Step& step, const Pool& pool, const Pending& qk
   extern "C" __global__ void __launch_bounds__(THREADS) rope_store_##T##_##Y(PARAMETERS) { \
     rope_store<T, Y>(step, pool, qkv, rotary, q);                                          \
   }
-using f32 = float;
-KERNEL(f32, f32)
-KERNEL(f32, bf16)
-KERNEL(f16, f32)
-KERNEL(f16, bf16)
-KERNEL(bf16, f32)
-KERNEL(bf16, bf16)
+FOR_ELEMENTS(KERNEL)
