@@ -1,8 +1,9 @@
 //! Memory on the device and pinned memory on the host.
 
-use std::{ffi::c_void, sync::Arc, thread};
+use std::{sync::Arc, thread};
 
 use cudarc::driver::{result, sys};
+use memmap2::{Advice, MmapMut};
 
 use super::device::Device;
 use crate::DeviceError;
@@ -54,7 +55,9 @@ impl DeviceBuffer {
         assert!(offset + len <= self.len && len <= from.len, "a write within both buffers");
         let (to, stream) = (self.address + offset as u64, self.device.stream().cu_stream());
         // SAFETY: both ranges are within their allocations.
-        let done = unsafe { sys::cuMemcpyHtoDAsync_v2(to, from.address, len, stream) }.result();
+        let done =
+            unsafe { sys::cuMemcpyHtoDAsync_v2(to, from.pages.as_ptr().cast(), len, stream) }
+                .result();
         done.expect("copy to the device");
     }
 
@@ -85,16 +88,14 @@ impl Drop for DeviceBuffer {
 }
 
 /// Page-locked host memory, which copies run from without staging.
+///
+/// Pages are large where the system has them, and touched before they are locked: the driver lets
+/// nobody launch anything while it locks pages, and takes far longer for many small ones.
 pub(crate) struct PinnedBuffer {
     device: Arc<Device>,
-    address: *mut c_void,
+    pages: MmapMut,
     len: usize,
 }
-
-// SAFETY: plain memory with one owner.
-unsafe impl Send for PinnedBuffer {}
-// SAFETY: a shared reference only reads it.
-unsafe impl Sync for PinnedBuffer {}
 
 impl PinnedBuffer {
     pub(crate) fn new(
@@ -102,27 +103,26 @@ impl PinnedBuffer {
         len: usize,
         what: &'static str,
     ) -> Result<Self, DeviceError> {
+        let refused =
+            || DeviceError::OutOfMemory { what, bytes: len, device: "pinned host".to_owned() };
+        let mut pages = MmapMut::map_anon(len.max(1)).map_err(|_| refused())?;
+        // Small pages do as well.
+        let _ = pages.advise(Advice::HugePage);
+        pages.fill(0);
         device.context.bind_to_thread().expect("the context is alive");
-        // SAFETY: the context is current; the allocation is freed once, in `drop`.
-        let address = unsafe { result::malloc_host(len.max(1), 0) };
-        let address = address.map_err(|_| DeviceError::OutOfMemory {
-            what,
-            bytes: len,
-            device: "pinned host".to_owned(),
-        })?;
-        // SAFETY: `address` has room for `len` bytes.
-        unsafe { std::ptr::write_bytes(address.cast::<u8>(), 0, len) };
-        Ok(Self { device: device.clone(), address, len })
+        let address = pages.as_mut_ptr().cast();
+        // SAFETY: the context is current; the pages are unlocked in `drop`, before they are unmapped.
+        let locked = unsafe { sys::cuMemHostRegister_v2(address, pages.len(), 0) };
+        locked.result().map_err(|_| refused())?;
+        Ok(Self { device: device.clone(), pages, len })
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: one allocation of `len` bytes, initialised in `new`.
-        unsafe { std::slice::from_raw_parts(self.address.cast(), self.len) }
+        &self.pages[..self.len]
     }
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `bytes`, and `self` is borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.address.cast(), self.len) }
+        &mut self.pages[..self.len]
     }
 }
 
@@ -130,7 +130,7 @@ impl Drop for PinnedBuffer {
     fn drop(&mut self) {
         // Copies from it may still run; the device may already be lost.
         self.device.wait();
-        // SAFETY: allocated in `new`, freed here alone.
-        let _ = unsafe { result::free_host(self.address) };
+        // SAFETY: locked in `new`, unlocked here alone.
+        let _ = unsafe { sys::cuMemHostUnregister(self.pages.as_mut_ptr().cast()) };
     }
 }
