@@ -31,6 +31,7 @@ use switchyard_kernels::Dtype;
 pub use content::{AdapterContent, Residency};
 pub(crate) use host_tier::HostTier;
 pub use registry::{AdapterGeneration, AdapterLease, Catalogue, Refresh, Registry};
+pub(crate) use store::loaders;
 pub use store::{AdapterStore, AdapterStoreStatus};
 
 use crate::{

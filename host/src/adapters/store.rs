@@ -7,11 +7,13 @@
 
 use std::{
     collections::BTreeMap,
+    num::NonZero,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    thread::available_parallelism,
     time::{Duration, Instant},
 };
 
@@ -27,8 +29,9 @@ use super::{
 };
 use crate::model::{AdapterId, AdapterImage, ImageMemory};
 
-/// Images that are read at once. Each is hashed by its thread at about the speed of a fast disk.
-const LOADERS: usize = 2;
+/// Most images that are read at once. Each is hashed by its thread at about the speed of a fast
+/// disk, and takes as long again where its memory is fresh.
+const LOADERS_MAX: usize = 8;
 
 /// Waits for an image; `None` if it cannot be had.
 type Waiter = oneshot::Sender<Option<Arc<AdapterImage>>>;
@@ -92,7 +95,7 @@ impl AdapterStore {
             cache: cache.map(DiskCache::new),
             tier: Arc::new(HostTier::new(budget)),
             loads: Mutex::default(),
-            loaders: Semaphore::new(LOADERS),
+            loaders: Semaphore::new(loaders()),
             counts: Counts::default(),
         })
     }
@@ -263,6 +266,11 @@ impl AdapterStore {
     fn waiters(&self) -> MutexGuard<'_, BTreeMap<AdapterId, Vec<Waiter>>> {
         self.loads.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Images that are read at once: on half the processors, so that the others go on with requests.
+pub(crate) fn loaders() -> usize {
+    available_parallelism().map_or(1, NonZero::get).div_ceil(2).clamp(2, LOADERS_MAX)
 }
 
 #[cfg(test)]

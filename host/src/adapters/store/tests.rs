@@ -74,7 +74,7 @@ impl Started {
     fn image(&self, name: &str) -> Option<Arc<AdapterImage>> {
         let image = self.runtime.block_on(self.store.image(&self.lease(name)));
         // From here on nobody but the caller and the tier holds it.
-        drop(self.runtime.block_on(self.store.loaders.acquire_many(LOADERS as u32)));
+        drop(self.runtime.block_on(self.store.loaders.acquire_many(loaders() as u32)));
         image
     }
 
@@ -178,7 +178,7 @@ fn all_that_wait_share_one_read_and_who_leaves_costs_none() {
     };
     runtime.block_on(async {
         let in_memory = store.image(&started.lease("r64")).await;
-        let held = store.loaders.acquire_many(LOADERS as u32).await.unwrap();
+        let held = store.loaders.acquire_many(loaders() as u32).await.unwrap();
         let together: Vec<_> = (0..8).map(|_| ask("r8")).collect();
         let gone = ask("r3");
         while store.status().misses < 1 + 8 + 1 {
@@ -192,7 +192,7 @@ fn all_that_wait_share_one_read_and_who_leaves_costs_none() {
             assert!(waiter.await.unwrap());
         }
         // The queue is fair: whatever was before this has been dealt with.
-        drop(store.loaders.acquire_many(LOADERS as u32).await.unwrap());
+        drop(store.loaders.acquire_many(loaders() as u32).await.unwrap());
         assert_eq!(store.status().loads, 1 + 1, "r64 and one for all of r8");
         assert!(store.waiters().is_empty());
         assert!(ask("r3").await.unwrap(), "asked for again, it is read");

@@ -15,13 +15,12 @@ use std::{
 
 use super::{catalogue::SyntheticCatalogue, outcome::Outcome};
 use crate::{
+    adapters::loaders,
     bench::BenchError,
     engine::{EngineHandle, NewSequence, Sampling, SlabCounts, SubmitError, TokenStream},
     model::AdapterImage,
 };
 
-/// Adapters that are drawn at once, as a server's few reading threads do.
-const LOADERS: usize = 4;
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 const SLABS_EVERY: Duration = Duration::from_millis(20);
 
@@ -70,7 +69,7 @@ impl Pass<'_> {
         let waiting: usize = missing.iter().map(|(_, asks)| asks.len()).sum();
         let missing = Mutex::new(missing);
         let elapsed = thread::scope(|scope| {
-            for _ in 0..LOADERS {
+            for _ in 0..loaders() {
                 scope.spawn(|| self.submit_missing(&missing, &sender));
             }
             watch.until_all_end(self.engine, &arrivals, requests)
