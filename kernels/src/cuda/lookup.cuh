@@ -41,16 +41,6 @@ struct Lookup {
       if (joins) sites[g] = {};
     }
   }
-  // Asks for the first tiles of B of all pieces side by side, for `TilesOfB`, which goes from one
-  // to the next.
-  __device__ void ask_for_b(const Adapters& adapters) const {
-#pragma unroll
-    for (u32 g = 0; g < GROUPS; g++) {
-      u32 tile;
-      if (sites[g].b_count > 0)
-        asm volatile("ld.global.ca.u32 %0, [%1];" : "=r"(tile) : "l"(adapters.tiles + sites[g].b));
-    }
-  }
 };
 
 // Goes over the tiles of B of all pieces: the k-th of each 32 pieces, of no length where there is

@@ -12,31 +12,49 @@
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
+// The n-th stage of B: the places of weights in the order in which these are read, then, if it is
+// used, that of x, and so on.
+template <class T>
+struct StageOfB {
+  u32 stage, round;  // of the ring
+  bool waits;        // for all weights and x to be read
+
+  // Behind `steps` stages of weights.
+  __device__ static StageOfB of(u32 n, u32 steps) {
+    const u32 turn = n / T::B_STAGES, at = n % T::B_STAGES, behind = steps + at;
+    if (T::REUSES_X && at >= T::STAGES) return {at, turn, turn == 0};
+    return {behind % T::STAGES, behind / T::STAGES + turn, false};
+  }
+};
+
 // Lanes that copy a stage together look after every TEAMS-th of them: those of the same places in
 // the ring, so that the phases of a place are seen in turn.
 template <class T>
 __device__ constexpr u32 teams_of_copiers() {
-  u32 teams = least(WARP / T::ITEMS, T::STAGES);
-  while (T::STAGES % teams > 0) teams--;
+  u32 teams = least(WARP / T::ITEMS, T::B_STAGES);
+  while (T::B_STAGES % teams > 0) teams--;
   return teams;
 }
 
-// The copying warp: B of all items, by stages behind `filled` of the base product.
+// The copying warp: B of all items, behind `steps` stages of weights.
 template <class T>
-__device__ inline void copy_low_rank(const Ring<T>& ring, u32 filled) {
+__device__ inline void copy_low_rank(const Ring<T>& ring, u32 steps) {
   constexpr u32 TEAMS = teams_of_copiers<T>();
   const u32 lane = threadIdx.x % WARP, team = lane / T::ITEMS, member = lane % T::ITEMS;
   bool more = true;
-  for (u32 number = 0; more; number++) {
+  for (u32 number = 0, filled = 0; more; number++) {
     const LowRankItems<T>& list = low_rank_items(ring, number);
     barrier_wait(shared_address(&ring.board->listed[number % 2]), parity_of_list(number));
     const u32 count = list.count, end = filled + stages_of(list);
     more = list.more;
     u32 next = team < TEAMS ? filled + (team + TEAMS - filled % TEAMS) % TEAMS : end;
     while (__any_sync(~0u, next < end)) {
-      const u32 stage = next % T::STAGES, round = next / T::STAGES, full = ring.full(stage);
+      const auto [stage, round, waits] = StageOfB<T>::of(next, steps);
+      const u32 full = ring.full(stage);
       const bool is_free =
-          next < end && (round == 0 || barrier_has_ended(ring.empty(stage), (round - 1) % 2));
+          next < end &&
+          (waits ? barrier_has_ended(shared_address(&ring.board->summed), 0)
+                 : round == 0 || barrier_has_ended(ring.empty(stage), (round - 1) % 2));
       // One lane answers for its team.
       const bool copies = __shfl_sync(~0u, is_free, team * T::ITEMS);
       const u32 i = (next - filled) * T::ITEMS + member;
@@ -88,12 +106,15 @@ struct LowRankSeater {
     const u32 row = item.row + seat - item.seat;
     if (rank < item.ranks) own.load(low_rank.s + u64(row) * low_rank.ranks + item.column + rank);
   }
-  // All rows of a pass, once all who shrink have added their parts. Until then each block looks at
-  // few of them, not all at the same.
-  __device__ void await_pass(u32 first) {
-    const u32 batches = least((list.seats - first + LANES - 1) / LANES, BATCH);
-    do load(words[0], blockIdx.x % batches, first);
+  // Until all who shrink have added their parts to a few rows, in each block others.
+  __device__ void await_few() {
+    const u32 batches = least((list.seats + LANES - 1) / LANES, BATCH);
+    if (batches == 0) return;
+    do load(words[0], blockIdx.x % batches, 0);
     while (!__all_sync(~0u, words[0].is_complete(low_rank.inputs)));
+  }
+  // All rows of a pass, once all who shrink have added their parts.
+  __device__ void await_pass(u32 first) {
 #pragma unroll
     for (u32 b = 0; b < BATCH; b++) words[b].clear(0);
     for (bool all = false; !all;) {
@@ -291,22 +312,24 @@ __device__ inline void add_stage(const Ring<T>& ring, const LowRankItems<T>& lis
   }
 }
 
-// Adds all that comes by stages from `cursor` on to the sums of TOKENS rows of the batch, from
-// `first` on. For whole warpgroups.
+// Adds all that comes behind `steps` stages of weights to the sums of TOKENS rows of the batch,
+// from `first` on. For whole warpgroups.
 template <class T, u32 TOKENS>
-__device__ inline void add_low_rank(const Ring<T>& ring, Cursor<T>& cursor, u32 first,
+__device__ inline void add_low_rank(const Ring<T>& ring, u32 steps, u32 first,
                                     float (&sums)[T::TILES][TOKENS / 2]) {
+  if (T::REUSES_X && threadIdx.x % WARP == 0) barrier_arrive(shared_address(&ring.board->summed));
   bool more = true;
-  for (u32 of = 0; more; of++) {
+  for (u32 of = 0, n = 0; more; of++) {
     const LowRankItems<T>& list = low_rank_items(ring, of);
     barrier_wait(shared_address(&ring.board->seated[of % 2]), parity_of_list(of));
     const u32 stages = stages_of(list);
     more = list.more;
-    for (u32 number = 0; number < stages; number++, cursor.advance()) {
-      barrier_wait(ring.full(cursor.stage), cursor.parity);
-      add_stage<T, TOKENS>(ring, list, cursor.stage, number, first, sums);
+    for (u32 number = 0; number < stages; number++, n++) {
+      const auto [stage, round, waits] = StageOfB<T>::of(n, steps);
+      barrier_wait(ring.full(stage), round % 2);
+      add_stage<T, TOKENS>(ring, list, stage, number, first, sums);
       __syncwarp();  // all lanes have read
-      ring.release(cursor.stage);
+      ring.release(stage);
     }
     if (threadIdx.x % WARP == 0) barrier_arrive(shared_address(&ring.board->read[of % 2]));
   }

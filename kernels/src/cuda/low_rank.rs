@@ -42,6 +42,9 @@ pub(super) struct LowRankView {
     inputs: u32,
     /// At first as many as are of use.
     pub(super) shrinkers: u32,
+    /// Of `A` of a piece, at the most; 0 where blocks with outputs must not shrink.
+    pub(super) tiles: u32,
+    padding: u32,
 }
 
 impl LowRankView {
@@ -57,6 +60,8 @@ impl LowRankView {
         site: 0,
         inputs: 0,
         shrinkers: 0,
+        tiles: 0,
+        padding: 0,
     };
 
     pub(super) fn is_none(&self) -> bool {
@@ -86,6 +91,8 @@ impl LowRankView {
             site: shrink.site as u32,
             inputs: shrink.inputs as u32,
             shrinkers: (cx.step.extent.pieces * tiles).div_ceil(TILES_OF_BLOCK),
+            tiles,
+            padding: 0,
         }
     }
 }

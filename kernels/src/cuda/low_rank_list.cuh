@@ -15,7 +15,8 @@ struct LowRank {
   Adapters adapters;
   u32 words, ranks, layer, site;
   u32 inputs;
-  u32 shrinkers;  // blocks that shrink, ahead of those with outputs
+  u32 shrinkers;  // blocks that only shrink, ahead of those with outputs
+  u32 tiles;      // of A of a piece, at the most
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)

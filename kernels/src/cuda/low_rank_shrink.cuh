@@ -1,11 +1,14 @@
 // The first half of LoRA products of few rows, s = scale x A^T, by blocks of the product's own grid
 // that come ahead of those with outputs.
 //
-// A unit is a tile of A, a chunk of ranks over some inputs, for the rows of a piece. Each block has
-// an even share of all units, of two at least, or none, and makes room for others: a warp, a lane
-// for each stage, asks for A and x of them, A ahead of the kernel that writes x, and the others
-// multiply, a warp a unit, and add what that gives to s. So a row's sums depend on the row and its
-// adapter alone.
+// A unit is a tile of A, a chunk of ranks over some inputs, for the rows of a piece. A warp, a lane
+// for each stage, asks for A and x of a block's units, A ahead of the kernel that writes x, and the
+// others multiply, a warp a unit, and add what that gives to s. So a row's sums depend on the row
+// and its adapter alone.
+//
+// Each block has an even share of all units, of two at least, or none, and makes room for others.
+// Where these blocks would end after the weights of those with outputs, the latter take some units
+// as well, so that all have as much to read, in the place of x before that comes.
 #pragma once
 #include "low_rank.cuh"
 
@@ -29,21 +32,71 @@ struct ShrinkBoard {
   ShrinkUnit stages[STAGES_MAX];  // what they hold
   ShrinkUnit listed[ROOM];        // the next units
   const Tile* places[ROOM];       // of their tiles
-  u32 units, stage_count, stage_bytes;
 };
+constexpr u32 SHRINK_BOARD_BYTES = (sizeof(ShrinkBoard) + 127) / 128 * 128;
+constexpr u32 UNIT_BYTES_MIN = UNIT_A_BYTES + UNIT_PITCH + UNIT_BEHIND;  // of one row
+
+// Whether blocks with outputs have room for units.
 template <class T>
-__device__ inline ShrinkBoard& shrink_board(const Ring<T>& ring) {
-  static_assert(sizeof(ShrinkBoard) <= 2 * sizeof(LowRankItems<T>), "room for either");
-  return *reinterpret_cast<ShrinkBoard*>(ring.board + 1);
+constexpr bool SHARES =
+    T::REUSES_X && T::STAGES * T::X_BYTES >= SHRINK_BOARD_BYTES + UNIT_BYTES_MIN;
+
+// What a block with outputs has to read of weights, in units.
+template <class T>
+__device__ inline u32 weights_in_units(const LowRank& low_rank) {
+  return low_rank.inputs / T::SPLITS * T::ROWS * 2 / UNIT_A_BYTES;
 }
+// Whether blocks with outputs may have units; the same for all blocks.
+template <class T>
+__device__ inline bool may_share(const Step& step, const LowRank& low_rank) {
+  return SHARES<T> &&
+         step.counts->pieces * low_rank.tiles > low_rank.shrinkers * weights_in_units<T>(low_rank);
+}
+
+// Where a block shrinks: in the place of all stages, its board behind `Board`, or of x.
+struct ShrinkRoom {
+  ShrinkBoard& board;
+  Share& share;
+  u32 base, bytes;  // of stages
+
+  // `only`: of a block that does nothing else.
+  template <class T>
+  __device__ static ShrinkRoom of(const Ring<T>& ring, bool only) {
+    constexpr u32 X_BYTES = T::STAGES * T::X_BYTES;
+    static_assert(sizeof(ShrinkBoard) <= 2 * sizeof(LowRankItems<T>), "room for either");
+    static_assert(Ring<T>::BYTES >= 2 * (2 * UNIT_A_BYTES + UNIT_BEHIND),
+                  "two stages of sixteen rows");
+    u8* board = reinterpret_cast<u8*>(ring.board);
+    board = only ? board + sizeof(Board<T>) : board - X_BYTES;
+    return {*reinterpret_cast<ShrinkBoard*>(board), ring.board->share,
+            only ? ring.base : ring.x(0) + SHRINK_BOARD_BYTES,
+            only ? Ring<T>::BYTES : X_BYTES - SHRINK_BOARD_BYTES};
+  }
+  // For a whole warp.
+  __device__ void init() const {
+    const u32 lane = threadIdx.x % WARP;
+    if (lane >= ShrinkBoard::STAGES_MAX) return;
+    barrier_init(shared_address(&board.full[lane]), 2);  // A and x
+    barrier_init(shared_address(&board.empty[lane]), 1);
+    barrier_init_fence();
+  }
+  // Leaves it for copies of others.
+  __device__ void end() const {
+    const u32 lane = threadIdx.x % WARP;
+    if (lane < ShrinkBoard::STAGES_MAX) {
+      barrier_end(shared_address(&board.full[lane]));
+      barrier_end(shared_address(&board.empty[lane]));
+    }
+    fence_before_copies();
+    __syncwarp();
+  }
+};
 
 // The copying warp of a block that shrinks.
 template <class T>
 struct ShrinkCopier {
   static constexpr u32 GROUPS = Lookup<T>::GROUPS;
-  static_assert(Ring<T>::BYTES >= 2 * (2 * UNIT_A_BYTES + UNIT_BEHIND),
-                "two stages of sixteen rows");
-  const Ring<T>& ring;
+  const ShrinkRoom& room;
   const LowRank& low_rank;
   ShrinkBoard& board;
   const Lookup<T> found;
@@ -52,10 +105,10 @@ struct ShrinkCopier {
   u32 from;            // units ahead of those listed
 
   // Looks the block's share up.
-  __device__ ShrinkCopier(const Ring<T>& ring, const Step& step, const LowRank& low_rank)
-      : ring(ring),
+  __device__ ShrinkCopier(const ShrinkRoom& room, const Step& step, const LowRank& low_rank)
+      : room(room),
         low_rank(low_rank),
-        board(shrink_board(ring)),
+        board(room.board),
         found(step, low_rank.adapters, low_rank.layer, low_rank.site) {
     u32 units = 0, rows = 1;
 #pragma unroll
@@ -64,16 +117,29 @@ struct ShrinkCopier {
       begins[g] = units;
       units += scan(found.sites[g].a_count, begins[g]);
     }
-    const u32 blocks = least(low_rank.shrinkers, (units + UNITS_OF_BLOCK - 1) / UNITS_OF_BLOCK);
-    first = blockIdx.x < blocks ? units * blockIdx.x / blocks : units;
-    end = blockIdx.x < blocks ? units * (blockIdx.x + 1) / blocks : units;
     rows = __reduce_max_sync(~0u, rows);
+    const u32 stage_bytes = UNIT_A_BYTES + rows * UNIT_PITCH + UNIT_BEHIND;
+    deal(units, may_share<T>(step, low_rank) &&
+                    stage_bytes + SHRINK_BOARD_BYTES <= T::STAGES * T::X_BYTES);
     if (threadIdx.x % WARP == 0) {
-      board.units = end - first;
-      board.stage_bytes = UNIT_A_BYTES + rows * UNIT_PITCH + UNIT_BEHIND;
-      board.stage_count = least(Ring<T>::BYTES / board.stage_bytes, ShrinkBoard::STAGES_MAX);
+      const u32 stages = least(room.bytes / stage_bytes, ShrinkBoard::STAGES_MAX);
+      room.share = {end - first, stages, stage_bytes};
     }
     __syncwarp();
+  }
+  __device__ void deal(u32 units, bool shares) {
+    const u32 shrinkers = low_rank.shrinkers, outputs = gridDim.x - shrinkers;
+    const u32 ahead = shrinkers * weights_in_units<T>(low_rank);
+    const u32 part = shares && units > ahead ? (units - ahead) / gridDim.x : 0;  // with outputs
+    const u32 others = units - outputs * part;
+    if (blockIdx.x >= shrinkers) {
+      first = others + (blockIdx.x - shrinkers) * part;
+      end = first + part;
+    } else {
+      const u32 blocks = least(shrinkers, (others + UNITS_OF_BLOCK - 1) / UNITS_OF_BLOCK);
+      first = blockIdx.x < blocks ? others * blockIdx.x / blocks : others;
+      end = blockIdx.x < blocks ? others * (blockIdx.x + 1) / blocks : others;
+    }
   }
 
   // Lists the units from..stop.
@@ -99,7 +165,7 @@ struct ShrinkCopier {
   }
 
   __device__ u32 full(u32 stage) const { return shared_address(&board.full[stage]); }
-  __device__ u32 place(u32 stage) const { return ring.base + stage * board.stage_bytes; }
+  __device__ u32 place(u32 stage) const { return room.base + stage * room.share.stage_bytes; }
 
   __device__ void load_a(u32 unit, u32 stage) const {
     const ShrinkUnit now = board.listed[unit - from];
@@ -119,9 +185,9 @@ struct ShrinkCopier {
   }
 
   // All units, by a lane for each stage: A of those that the stages take first, and all others once
-  // the predecessor has ended.
+  // the predecessor has ended. Returns when all have been read.
   __device__ void run() {
-    const u32 stage = threadIdx.x % WARP, stages = board.stage_count;
+    const u32 stage = threadIdx.x % WARP, stages = room.share.stages;
     u32 unit = stage < stages ? first + stage : end, parity = 1;
     for (from = first; from < end; from += ShrinkBoard::ROOM) {
       const u32 stop = min(end, from + ShrinkBoard::ROOM);
@@ -135,6 +201,9 @@ struct ShrinkCopier {
         if (takes) load_x(unit, stage), unit += stages, parity ^= 1;
       }
     }
+    if (stage < stages && first + stage < end)
+      barrier_wait(shared_address(&board.empty[stage]), parity);
+    __syncwarp();
   }
 };
 
@@ -196,17 +265,16 @@ __device__ inline void multiply_unit(const ShrinkUnit& unit, u32 shared, u32 fir
   for (u32 i = 0; i < 4; i++) sums[i] = (parts[0][i] + parts[1][i]) + (parts[2][i] + parts[3][i]);
 }
 
-// Adds what a stage holds to s.
-template <class T>
-__device__ inline void take_unit(const Ring<T>& ring, const LowRank& low_rank, u32 stage) {
-  ShrinkBoard& board = shrink_board(ring);
+// Adds what a stage holds, at `place`, to s.
+__device__ inline void take_unit(ShrinkBoard& board, u32 stage, u32 place,
+                                 const LowRank& low_rank) {
   const u32 group = threadIdx.x % WARP / 4, thread = threadIdx.x % 4;
   const ShrinkUnit unit = board.stages[stage];
   i64* s = low_rank.s + u64(unit.row) * low_rank.ranks + unit.tile.column;
 #pragma unroll 1
   for (u32 first = 0; first < unit.rows; first += 8) {
     float sums[4];
-    multiply_unit(unit, ring.base + stage * board.stage_bytes, first, sums);
+    multiply_unit(unit, place, first, sums);
 #pragma unroll
     for (u32 i = 0; i < 4; i++) {
       const u32 row = first + thread * 2 + i % 2, rank = group + i / 2 * 8;
@@ -218,42 +286,44 @@ __device__ inline void take_unit(const Ring<T>& ring, const LowRank& low_rank, u
   if (threadIdx.x % WARP == 0) barrier_arrive(shared_address(&board.empty[stage]));
 }
 
-// The multipliers of a block that shrinks. A stage is always the same warp's, so that this sees all
-// of its phases.
+// The copying warp says that it knows the block's units, and the multipliers wait for that.
 template <class T>
-__device__ inline void take_units(const Ring<T>& ring, const LowRank& low_rank) {
-  constexpr u32 WARPS = T::MULTIPLIERS / WARP;
-  const ShrinkBoard& board = shrink_board(ring);
-  u32 parity = 0;
-  for (u32 first = 0; first < board.units; first += board.stage_count, parity ^= 1)
-    for (u32 stage = threadIdx.x / WARP; stage < board.stage_count; stage += WARPS) {
-      if (first + stage >= board.units) return;
-      barrier_wait(shared_address(&board.full[stage]), parity);
-      take_unit(ring, low_rank, stage);
-    }
+__device__ inline void say_units() {
+  asm volatile("bar.arrive 2, %0;" ::"n"(T::MULTIPLIERS + WARP) : "memory");
+}
+template <class T>
+__device__ inline void await_units() {
+  asm volatile("bar.sync 2, %0;" ::"n"(T::MULTIPLIERS + WARP) : "memory");
 }
 
-// A block that shrinks.
+// The copying warp of a block that shrinks, only or too.
 template <class T>
-__device__ inline void shrink(const Ring<T>& ring, const Step& step, const LowRank& low_rank) {
-  constexpr u32 COPIER = T::MULTIPLIERS / WARP;
-  const u32 warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-  ShrinkBoard& board = shrink_board(ring);
-  if (warp == COPIER) {
-    if (lane < ShrinkBoard::STAGES_MAX) {
-      barrier_init(shared_address(&board.full[lane]), 2);  // A and x
-      barrier_init(shared_address(&board.empty[lane]), 1);
-      barrier_init_fence();
+__device__ inline void copy_units(const ShrinkRoom& room, const Step& step,
+                                  const LowRank& low_rank) {
+  room.init();
+  ShrinkCopier<T> copier(room, step, low_rank);
+  say_units<T>();
+  copier.run();
+  room.end();
+}
+
+// Its multipliers, once the units are known. A stage is always the same warp's, so that this sees
+// all of its phases.
+template <class T>
+__device__ inline void take_units(const ShrinkRoom& room, const LowRank& low_rank) {
+  constexpr u32 WARPS = T::MULTIPLIERS / WARP;
+  // The board is not looked at after the last unit, nor where there is none.
+  ShrinkBoard& board = room.board;
+  const auto [units, stages, bytes] = room.share;
+  if (units == 0) return;
+  wait_for_predecessor();
+  u32 parity = 0;
+  for (u32 first = 0; first < units; first += stages, parity ^= 1)
+    for (u32 stage = threadIdx.x / WARP; stage < stages; stage += WARPS) {
+      if (first + stage >= units) return;
+      barrier_wait(shared_address(&board.full[stage]), parity);
+      take_unit(board, stage, room.base + stage * bytes, low_rank);
     }
-    ShrinkCopier<T> copier(ring, step, low_rank);
-    __syncthreads();
-    copier.run();
-  } else {
-    __syncthreads();
-    if (warp > COPIER || board.units == 0) return;
-    wait_for_predecessor();
-    take_units(ring, low_rank);
-  }
 }
 
 #endif

@@ -270,7 +270,6 @@ __device__ inline void help(const Ring<T>& ring, const Work& work, const Step& s
   const RowRange share = share_of<T>(work);
   Lookup<T> found(step, p.low_rank.adapters, p.low_rank.layer, p.low_rank.site);
   found.join();
-  found.ask_for_b(p.low_rank.adapters);
   LowRankLister<T> lister(found, p.low_rank, work.first, p.outputs, share);
   // The first two lists are made before the predecessor has ended; then one after the other, as
   // those before them have been read.
@@ -285,6 +284,9 @@ __device__ inline void help(const Ring<T>& ring, const Work& work, const Step& s
     if (seated == 0) {
       wait_for_predecessor();
       clear_spent(p.low_rank);
+      // A block with many rows would read much in vain.
+      if constexpr (T::SHARE > 16)
+        LowRankSeater<T>{p.low_rank, low_rank_items(ring, 0)}.await_few();
     }
     for (; seated <= made; seated++) {
       LowRankSeater<T>{p.low_rank, low_rank_items(ring, seated)}.run();
@@ -301,7 +303,7 @@ __device__ inline void multiply_tiles(const Ring<T>& ring, const Work& work, con
   for (u32 tile = work.first; tile < work.tiles; tile += work.stride) {
     typename T::Sums sums;
     accumulate<T>(ring, cursor, work.steps, sums);
-    if constexpr (T::LORA) add_low_rank<T, T::TOKENS>(ring, cursor, 0, sums);
+    if constexpr (T::LORA) add_low_rank<T, T::TOKENS>(ring, work.steps, 0, sums);
     barrier_wait(shared_address(&ring.board->scaled), 0);
     if constexpr (E == Epilogue::GATED) write_gated<T>(ring, p, tile, sums);
     else write_plain<T>(ring, p, tile, sums);
@@ -320,11 +322,11 @@ __device__ inline void multiply_part(const Ring<T>& ring, const Work& work, cons
   if constexpr (!T::LORA) {
     meet();
   } else if constexpr (T::SPLITS == 1) {
-    add_low_rank<T, T::TOKENS>(ring, cursor, 0, sums);
+    add_low_rank<T, T::TOKENS>(ring, work.steps, 0, sums);
     meet();
   } else {
     float delta[T::TILES][T::SHARE / 2] = {};
-    add_low_rank<T, T::SHARE>(ring, cursor, work.split * T::SHARE, delta);
+    add_low_rank<T, T::SHARE>(ring, work.steps, work.split * T::SHARE, delta);
     meet();
     put_tile<T, T::SHARE>(delta_tile(ring), delta);
   }
@@ -342,22 +344,37 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
   extern __shared__ u8 shared[];
   const Ring<T> ring = Ring<T>::in(shared);
   release_successor();
-  if constexpr (T::LORA)
-    if (blockIdx.x < p.low_rank.shrinkers) return shrink<T>(ring, step, p.low_rank);
+  // What a block has of low ranks: all it does, some, or nothing.
+  const bool only = T::LORA && blockIdx.x < p.low_rank.shrinkers;
+  const bool shrinks = T::LORA && (only || may_share<T>(step, p.low_rank));
   const Work work = Work::of_block<T>(p.inputs, p.outputs, T::LORA ? p.low_rank.shrinkers : 0);
   if (threadIdx.x == 0) ring.init();
   __syncthreads();
   if (threadIdx.x >= T::MULTIPLIERS + WARP) {
+    if (only) return;
     help<T, E>(ring, work, step, p);
   } else if (threadIdx.x >= T::MULTIPLIERS) {
-    if (threadIdx.x == T::MULTIPLIERS) Copier<T, E == Epilogue::GATED>(ring, work, w, x).run();
+    Copier<T, E == Epilogue::GATED> copier(ring, work, w, x);
+    if (threadIdx.x == T::MULTIPLIERS && !only) copier.run_ahead();
+    __syncwarp();
+    if constexpr (T::LORA) {
+      if (shrinks) copy_units<T>(ShrinkRoom::of<T>(ring, only), step, p.low_rank);
+      if (only) return;
+    }
+    if (threadIdx.x == T::MULTIPLIERS) copier.run();
     __syncwarp();
     wait_for_predecessor();
     if constexpr (T::LORA) copy_low_rank<T>(ring, work.steps);
   } else {
-    wait_for_predecessor();
-    // While x is on its way.
-    if constexpr (T::LORA) find_scales<T>(ring, p, threadIdx.x / WARP, T::MULTIPLIERS / WARP);
+    if constexpr (T::LORA)
+      if (shrinks) await_units<T>();
+    if (!only) wait_for_predecessor();
+    if constexpr (T::LORA) {
+      // While x is on its way.
+      if (!only) find_scales<T>(ring, p, threadIdx.x / WARP, T::MULTIPLIERS / WARP);
+      if (shrinks) take_units<T>(ShrinkRoom::of<T>(ring, only), p.low_rank);
+      if (only) return;
+    }
     if constexpr (MEET) multiply_part<T>(ring, work, p);
     else multiply_tiles<T, E>(ring, work, p);
   }

@@ -38,6 +38,11 @@ struct Tiling {
   static constexpr u32 W_BYTES = CHUNKS * W_CHUNK, X_BYTES = CHUNKS * X_CHUNK;
   static constexpr u32 FIT = (PER_PROCESSOR == 1 ? 208 : 102) * 1024 / (W_BYTES + X_BYTES);
   static constexpr u32 STAGES = FIT < 8 ? FIT : 8;
+  // Whether the place of x is used before x comes, for low ranks, and for B behind it: with many
+  // rows it is large.
+  static constexpr bool REUSES_X = LORA && TOKENS == 128;
+  // Stages of B behind the weights, in their place or that of x too.
+  static constexpr u32 B_STAGES = REUSES_X ? STAGES * (W_BYTES + X_BYTES) / W_BYTES : STAGES;
   // Tokens whose sums a block of the cluster adds up.
   static constexpr u32 SHARE = SPLITS == 1           ? TOKENS
                                : TOKENS < 8 * SPLITS ? 8
@@ -51,13 +56,20 @@ struct Tiling {
                 "stages, and room for a chunk of ranks");
 };
 
+// What a block has of the units of low ranks (low_rank_shrink.cuh), and how their stages lie.
+struct Share {
+  u32 units, stages, stage_bytes;
+};
+
 // What stands behind the stages.
 template <class T>
 struct Board {
-  u64 full[T::STAGES], empty[T::STAGES];
+  u64 full[T::B_STAGES], empty[T::B_STAGES];
   u64 scaled;  // once `scales` are there
+  u64 summed;  // REUSES_X, once weights and x have been read
   // LORA, by lists: once it is made, once its s is there, once all of it has been read.
   u64 listed[2], seated[2], read[2];
+  Share share;  // LORA
   uint4 zero;
   float scales[T::TOKENS];
 };
@@ -88,14 +100,15 @@ struct Ring {
   __device__ u32 w(u32 stage) const { return base + stage * T::W_BYTES; }
   __device__ u32 x(u32 stage) const { return base + T::STAGES * T::W_BYTES + stage * T::X_BYTES; }
   __device__ u32 full(u32 stage) const { return base + BYTES + stage * 8; }
-  __device__ u32 empty(u32 stage) const { return full(stage) + T::STAGES * 8; }
+  __device__ u32 empty(u32 stage) const { return full(stage) + T::B_STAGES * 8; }
 
   __device__ void init() const {
-    for (u32 i = 0; i < T::STAGES; i++) {
+    for (u32 i = 0; i < T::B_STAGES; i++) {
       barrier_init(full(i), 1);
       barrier_init(empty(i), T::MULTIPLIERS / WARP);
     }
     barrier_init(shared_address(&board->scaled), T::LORA ? T::MULTIPLIERS : WARP);
+    barrier_init(shared_address(&board->summed), T::MULTIPLIERS / WARP);
     for (u32 i = 0; i < 2; i++) {
       barrier_init(shared_address(&board->listed[i]), WARP);
       barrier_init(shared_address(&board->seated[i]), WARP);
@@ -190,9 +203,12 @@ struct Copier {
                ring.full(cursor.stage), often);
   }
 
-  // All of the block's stages, those of x once the predecessor has ended.
-  __device__ void run() {
+  // W of the first stages.
+  __device__ void run_ahead() {
     for (u32 i = 0; i < T::STAGES && !is_done(); i++, advance()) load_w();
+  }
+  // Their x, once the predecessor has ended, and all others.
+  __device__ void run() {
     wait_for_predecessor();
     begin();
     for (u32 i = 0; i < T::STAGES && !is_done(); i++, advance()) load_x();

@@ -237,10 +237,14 @@ impl Product {
         let module = modules[of_tokens.expect("a tiling's tokens")][usize::from(has_lora)];
         let kernel = tiling.kernel(operation);
         if has_lora {
-            let LowRankView { shrinkers, .. } = &mut view.low_rank;
+            let LowRankView { shrinkers, tiles, .. } = &mut view.low_rank;
             let places = cx.modules.resident((module.name, &kernel), grid, processors);
             *shrinkers = tiling.shrinkers(*shrinkers, grid, places);
             grid.blocks[0] += *shrinkers;
+            // Blocks wait for each other's low ranks: only where none can wait for a place.
+            if grid.blocks[0] > places {
+                *tiles = 0;
+            }
         }
         let parameters = Parameters::default().with(map).with(x).with(cx.step.view()).with(view);
         // SAFETY: the kernels' parameters in order; the maps are those of `w`, in boxes of 64 rows,

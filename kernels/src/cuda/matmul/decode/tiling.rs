@@ -78,9 +78,11 @@ impl Tiling {
         let room = if per_processor == 1 { ROOM_OF_ONE } else { ROOM_OF_TWO };
         let (weights, inputs) = (chunks * rows * CHUNK * 2, chunks * tokens * CHUNK * 2);
         let stages = (room / (weights + inputs)).min(8);
-        let board = 16 * stages + 80 + 4 * tokens;
+        let bytes = stages * (weights + inputs);
+        let places = if has_lora && tokens == 128 { bytes / weights } else { stages };
         let lists = if has_lora { low_rank_lists(tokens) } else { 0 };
-        let shared = stages * (weights + inputs) + board + 1024 + lists;
+        let board = 16 * places + 96 + 4 * tokens;
+        let shared = bytes + board + 1024 + lists;
         let tiles = outputs.div_ceil(rows);
         let blocks = match processors {
             Some(processors) if splits == 1 => tiles.min(processors * per_processor),
