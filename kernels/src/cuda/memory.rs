@@ -89,8 +89,8 @@ impl Drop for DeviceBuffer {
 
 /// Page-locked host memory, which copies run from without staging.
 ///
-/// Pages are large where the system has them, and touched before they are locked: the driver lets
-/// nobody launch anything while it locks pages, and takes far longer for many small ones.
+/// Pages are there before they are locked: where the driver allocates them itself, nobody launches
+/// anything until it has.
 pub(crate) struct PinnedBuffer {
     device: Arc<Device>,
     pages: MmapMut,
@@ -106,12 +106,13 @@ impl PinnedBuffer {
         let refused =
             || DeviceError::OutOfMemory { what, bytes: len, device: "pinned host".to_owned() };
         let mut pages = MmapMut::map_anon(len.max(1)).map_err(|_| refused())?;
-        // Small pages do as well.
+        // Fewer to touch, where the system has large ones.
         let _ = pages.advise(Advice::HugePage);
         pages.fill(0);
         device.context.bind_to_thread().expect("the context is alive");
         let address = pages.as_mut_ptr().cast();
-        // SAFETY: the context is current; the pages are unlocked in `drop`, before they are unmapped.
+        // SAFETY: the context is current; the pages are unlocked in `drop`, before they are
+        // unmapped.
         let locked = unsafe { sys::cuMemHostRegister_v2(address, pages.len(), 0) };
         locked.result().map_err(|_| refused())?;
         Ok(Self { device: device.clone(), pages, len })
