@@ -2,9 +2,9 @@
 //!
 //! Fresh pages take tens of milliseconds for an adapter, to touch and to lock. A buffer that is
 //! dropped therefore leaves its memory here for the next of its size class. What is held, in use
-//! and spare, is at most a budget; only what is in use may exceed it. Memory is allocated by whoever
-//! asks for it and freed by a thread of this object's own, neither under its lock: a buffer may be
-//! dropped on a thread that must not wait.
+//! and spare, is at most a budget; only what is in use may exceed it. Memory is allocated by
+//! whoever asks for it and freed by a thread of this object's own, neither under its lock: a
+//! buffer may be dropped on a thread that must not wait.
 
 use std::{
     sync::{
