@@ -30,7 +30,7 @@ use super::{
 use crate::model::{AdapterId, AdapterImage, ImageMemory};
 
 /// Most images that are read at once. Each is hashed by its thread at about the speed of a fast
-/// disk, and takes as long again where its memory is fresh.
+/// disk, once its memory is there.
 const LOADERS_MAX: usize = 8;
 
 /// Waits for an image; `None` if it cannot be had.

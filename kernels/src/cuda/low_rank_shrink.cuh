@@ -38,7 +38,7 @@ constexpr u32 UNIT_BYTES_MIN = UNIT_A_BYTES + UNIT_PITCH + UNIT_BEHIND;  // of o
 
 // Whether blocks with outputs have room for units.
 template <class T>
-constexpr bool SHARES =
+constexpr bool TAKES_UNITS =
     T::REUSES_X && T::STAGES * T::X_BYTES >= SHRINK_BOARD_BYTES + UNIT_BYTES_MIN;
 
 // What a block with outputs has to read of weights, in units.
@@ -48,15 +48,15 @@ __device__ inline u32 weights_in_units(const LowRank& low_rank) {
 }
 // Whether blocks with outputs may have units; the same for all blocks.
 template <class T>
-__device__ inline bool may_share(const Step& step, const LowRank& low_rank) {
-  return SHARES<T> &&
+__device__ inline bool may_take_units(const Step& step, const LowRank& low_rank) {
+  return TAKES_UNITS<T> &&
          step.counts->pieces * low_rank.tiles > low_rank.shrinkers * weights_in_units<T>(low_rank);
 }
 
 // Where a block shrinks: in the place of all stages, its board behind `Board`, or of x.
 struct ShrinkRoom {
   ShrinkBoard& board;
-  Share& share;
+  Units& units;
   u32 base, bytes;  // of stages
 
   // `only`: of a block that does nothing else.
@@ -68,7 +68,7 @@ struct ShrinkRoom {
                   "two stages of sixteen rows");
     u8* board = reinterpret_cast<u8*>(ring.board);
     board = only ? board + sizeof(Board<T>) : board - X_BYTES;
-    return {*reinterpret_cast<ShrinkBoard*>(board), ring.board->share,
+    return {*reinterpret_cast<ShrinkBoard*>(board), ring.board->units,
             only ? ring.base : ring.x(0) + SHRINK_BOARD_BYTES,
             only ? Ring<T>::BYTES : X_BYTES - SHRINK_BOARD_BYTES};
   }
@@ -119,18 +119,18 @@ struct ShrinkCopier {
     }
     rows = __reduce_max_sync(~0u, rows);
     const u32 stage_bytes = UNIT_A_BYTES + rows * UNIT_PITCH + UNIT_BEHIND;
-    deal(units, may_share<T>(step, low_rank) &&
+    deal(units, may_take_units<T>(step, low_rank) &&
                     stage_bytes + SHRINK_BOARD_BYTES <= T::STAGES * T::X_BYTES);
     if (threadIdx.x % WARP == 0) {
       const u32 stages = least(room.bytes / stage_bytes, ShrinkBoard::STAGES_MAX);
-      room.share = {end - first, stages, stage_bytes};
+      room.units = {end - first, stages, stage_bytes};
     }
     __syncwarp();
   }
-  __device__ void deal(u32 units, bool shares) {
+  __device__ void deal(u32 units, bool all_take) {
     const u32 shrinkers = low_rank.shrinkers, outputs = gridDim.x - shrinkers;
     const u32 ahead = shrinkers * weights_in_units<T>(low_rank);
-    const u32 part = shares && units > ahead ? (units - ahead) / gridDim.x : 0;  // with outputs
+    const u32 part = all_take && units > ahead ? (units - ahead) / gridDim.x : 0;  // with outputs
     const u32 others = units - outputs * part;
     if (blockIdx.x >= shrinkers) {
       first = others + (blockIdx.x - shrinkers) * part;
@@ -165,7 +165,7 @@ struct ShrinkCopier {
   }
 
   __device__ u32 full(u32 stage) const { return shared_address(&board.full[stage]); }
-  __device__ u32 place(u32 stage) const { return room.base + stage * room.share.stage_bytes; }
+  __device__ u32 place(u32 stage) const { return room.base + stage * room.units.stage_bytes; }
 
   __device__ void load_a(u32 unit, u32 stage) const {
     const ShrinkUnit now = board.listed[unit - from];
@@ -187,7 +187,7 @@ struct ShrinkCopier {
   // All units, by a lane for each stage: A of those that the stages take first, and all others once
   // the predecessor has ended. Returns when all have been read.
   __device__ void run() {
-    const u32 stage = threadIdx.x % WARP, stages = room.share.stages;
+    const u32 stage = threadIdx.x % WARP, stages = room.units.stages;
     u32 unit = stage < stages ? first + stage : end, parity = 1;
     for (from = first; from < end; from += ShrinkBoard::ROOM) {
       const u32 stop = min(end, from + ShrinkBoard::ROOM);
@@ -314,7 +314,7 @@ __device__ inline void take_units(const ShrinkRoom& room, const LowRank& low_ran
   constexpr u32 WARPS = T::MULTIPLIERS / WARP;
   // The board is not looked at after the last unit, nor where there is none.
   ShrinkBoard& board = room.board;
-  const auto [units, stages, bytes] = room.share;
+  const auto [units, stages, bytes] = room.units;
   if (units == 0) return;
   wait_for_predecessor();
   u32 parity = 0;

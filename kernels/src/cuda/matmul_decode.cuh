@@ -285,7 +285,8 @@ __device__ inline void help(const Ring<T>& ring, const Work& work, const Step& s
       wait_for_predecessor();
       clear_spent(p.low_rank);
       // A block with many rows would read much in vain.
-      if constexpr (T::SHARE > 16)
+      constexpr u32 FEW_ROWS = 16;
+      if constexpr (T::SHARE > FEW_ROWS)
         LowRankSeater<T>{p.low_rank, low_rank_items(ring, 0)}.await_few();
     }
     for (; seated <= made; seated++) {
@@ -346,7 +347,7 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
   release_successor();
   // What a block has of low ranks: all it does, some, or nothing.
   const bool only = T::LORA && blockIdx.x < p.low_rank.shrinkers;
-  const bool shrinks = T::LORA && (only || may_share<T>(step, p.low_rank));
+  const bool shrinks = T::LORA && (only || may_take_units<T>(step, p.low_rank));
   const Work work = Work::of_block<T>(p.inputs, p.outputs, T::LORA ? p.low_rank.shrinkers : 0);
   if (threadIdx.x == 0) ring.init();
   __syncthreads();

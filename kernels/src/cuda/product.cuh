@@ -57,8 +57,8 @@ struct Tiling {
 };
 
 // What a block has of the units of low ranks (low_rank_shrink.cuh), and how their stages lie.
-struct Share {
-  u32 units, stages, stage_bytes;
+struct Units {
+  u32 count, stages, stage_bytes;
 };
 
 // What stands behind the stages.
@@ -69,7 +69,7 @@ struct Board {
   u64 summed;  // REUSES_X, once weights and x have been read
   // LORA, by lists: once it is made, once its s is there, once all of it has been read.
   u64 listed[2], seated[2], read[2];
-  Share share;  // LORA
+  Units units;  // LORA
   uint4 zero;
   float scales[T::TOKENS];
 };
