@@ -16,7 +16,7 @@ pub struct Source {
 }
 
 /// What the sources include, by file name.
-const HEADERS: [(&CStr, &str); 14] = [
+const HEADERS: [(&CStr, &str); 15] = [
     (c"prelude.cuh", include_str!("prelude.cuh")),
     (c"attention.cuh", include_str!("attention.cuh")),
     (c"attention_page.cuh", include_str!("attention_page.cuh")),
@@ -25,6 +25,7 @@ const HEADERS: [(&CStr, &str); 14] = [
     (c"hopper.cuh", include_str!("hopper.cuh")),
     (c"lookup.cuh", include_str!("lookup.cuh")),
     (c"low_rank.cuh", include_str!("low_rank.cuh")),
+    (c"low_rank_add.cuh", include_str!("low_rank_add.cuh")),
     (c"low_rank_list.cuh", include_str!("low_rank_list.cuh")),
     (c"low_rank_shrink.cuh", include_str!("low_rank_shrink.cuh")),
     (c"matmul_decode.cuh", include_str!("matmul_decode.cuh")),

@@ -94,11 +94,12 @@ __device__ inline void copy_gated_box(u32 shared, const TensorMap& map, u32 colu
       : "memory");
 }
 // Neighbouring bytes to shared memory; addresses and count multiples of 16. `barrier` counts them.
-__device__ inline void copy_bytes(u32 shared, const void* from, u32 bytes, u32 barrier) {
+__device__ inline void copy_bytes(u32 shared, const void* from, u32 bytes, u32 barrier,
+                                  u64 policy) {
   asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
-      "[%3];" ::"r"(shared),
-      "l"(from), "r"(bytes), "r"(barrier)
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1], %2, [%3], %4;" ::"r"(shared),
+      "l"(from), "r"(bytes), "r"(barrier), "l"(policy)
       : "memory");
 }
 

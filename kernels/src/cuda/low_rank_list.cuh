@@ -21,9 +21,9 @@ struct LowRank {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-// Marks of a stage: one that is full of simple items, which have one row each of the same eight,
-// all outputs of the same run and as many ranks; whether that run is the second; and whether there
-// are only eight ranks.
+// Marks of a stage: one that is full of simple items, which have one row each of the same eight (of
+// gate and up all eight, in order), all outputs of the same run and as many ranks; whether that run
+// is the second; and whether there are only eight ranks.
 constexpr u32 SIMPLE = 1u << 31, SECOND = 1u << 30, EIGHT_RANKS = 1u << 29, COUNT = EIGHT_RANKS - 1;
 constexpr u32 S_ROW_BYTES = 32;  // of an item: a chunk of ranks in bf16
 
@@ -106,7 +106,7 @@ __device__ inline void mark_stages(LowRankItems<T>& list) {
     const LowRankItem& item = items[i];
     const u32 row = item.row % 8;
     simple = simple && kind_of(item) == kind && item.rows == 1 && item.begin == 0 &&
-             item.end == T::HEIGHT && !(seen >> row & 1);
+             item.end == T::HEIGHT && (T::GATED ? row == i : !(seen >> row & 1));
     seen |= 1u << row, rows |= row << i * 4, order |= i << row * 4;
   }
   list.marks[stage] = count | (simple ? SIMPLE | (kind & (SECOND | EIGHT_RANKS)) : 0);

@@ -172,7 +172,7 @@ struct ShrinkCopier {
     const u32 bytes = now.tile.ranks * now.tile.length * 2;
     board.stages[stage] = now;
     barrier_expect(full(stage), bytes);
-    copy_bytes(place(stage), now.tile.data, bytes, full(stage));
+    copy_bytes(place(stage), now.tile.data, bytes, full(stage), evict_first());
   }
   __device__ void load_x(u32 unit, u32 stage) const {
     const ShrinkUnit& now = board.listed[unit - from];
@@ -181,7 +181,7 @@ struct ShrinkCopier {
     barrier_expect(full(stage), rows * bytes);
 #pragma unroll 1
     for (u32 row = 0; row < rows; row++, x += low_rank.inputs)
-      copy_bytes(to + row * UNIT_PITCH, x, bytes, full(stage));
+      copy_bytes(to + row * UNIT_PITCH, x, bytes, full(stage), evict_last());
   }
 
   // All units, by a lane for each stage: A of those that the stages take first, and all others once
@@ -324,6 +324,16 @@ __device__ inline void take_units(const ShrinkRoom& room, const LowRank& low_ran
       barrier_wait(shared_address(&board.full[stage]), parity);
       take_unit(board, stage, room.base + stage * bytes, low_rank);
     }
+}
+
+// A block that does nothing else.
+template <class T>
+__device__ inline void shrink_only(const Ring<T>& ring, const Step& step, const LowRank& low_rank) {
+  const ShrinkRoom room = ShrinkRoom::of<T>(ring, true);
+  if (threadIdx.x >= T::MULTIPLIERS + WARP) return;
+  if (threadIdx.x >= T::MULTIPLIERS) return copy_units<T>(room, step, low_rank);
+  await_units<T>();
+  take_units<T>(room, low_rank);
 }
 
 #endif

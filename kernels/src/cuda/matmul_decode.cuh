@@ -8,6 +8,7 @@
 // A row's sums are a function of that row, its adapter and SPLITS: chunks in ascending order, then
 // the blocks of a cluster in theirs, then delta; ROWS, TOKENS and CHUNKS don't matter.
 #pragma once
+#include "low_rank_add.cuh"
 #include "low_rank_shrink.cuh"
 
 // `ProductView` of cuda/matmul/decode.rs.
@@ -284,10 +285,8 @@ __device__ inline void help(const Ring<T>& ring, const Work& work, const Step& s
     if (seated == 0) {
       wait_for_predecessor();
       clear_spent(p.low_rank);
-      // A block with many rows would read much in vain.
-      constexpr u32 FEW_ROWS = 16;
-      if constexpr (T::SHARE > FEW_ROWS)
-        LowRankSeater<T>{p.low_rank, low_rank_items(ring, 0)}.await_few();
+      using Seater = LowRankSeater<T>;
+      if constexpr (Seater::AWAITS_FEW) Seater{p.low_rank, low_rank_items(ring, 0)}.await_few();
     }
     for (; seated <= made; seated++) {
       LowRankSeater<T>{p.low_rank, low_rank_items(ring, seated)}.run();
@@ -345,9 +344,11 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
   extern __shared__ u8 shared[];
   const Ring<T> ring = Ring<T>::in(shared);
   release_successor();
-  // What a block has of low ranks: all it does, some, or nothing.
-  const bool only = T::LORA && blockIdx.x < p.low_rank.shrinkers;
-  const bool shrinks = T::LORA && (only || may_take_units<T>(step, p.low_rank));
+  if constexpr (T::LORA && !T::REUSES_X)
+    if (blockIdx.x < p.low_rank.shrinkers) return shrink_only<T>(ring, step, p.low_rank);
+  // What another block has of low ranks: all it does, some, or nothing.
+  const bool only = T::REUSES_X && blockIdx.x < p.low_rank.shrinkers;
+  const bool shrinks = T::REUSES_X && (only || may_take_units<T>(step, p.low_rank));
   const Work work = Work::of_block<T>(p.inputs, p.outputs, T::LORA ? p.low_rank.shrinkers : 0);
   if (threadIdx.x == 0) ring.init();
   __syncthreads();
@@ -358,7 +359,7 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
     Copier<T, E == Epilogue::GATED> copier(ring, work, w, x);
     if (threadIdx.x == T::MULTIPLIERS && !only) copier.run_ahead();
     __syncwarp();
-    if constexpr (T::LORA) {
+    if constexpr (T::REUSES_X) {
       if (shrinks) copy_units<T>(ShrinkRoom::of<T>(ring, only), step, p.low_rank);
       if (only) return;
     }
@@ -367,12 +368,13 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
     wait_for_predecessor();
     if constexpr (T::LORA) copy_low_rank<T>(ring, work.steps);
   } else {
-    if constexpr (T::LORA)
+    if constexpr (T::REUSES_X)
       if (shrinks) await_units<T>();
     if (!only) wait_for_predecessor();
-    if constexpr (T::LORA) {
-      // While x is on its way.
+    // While x is on its way.
+    if constexpr (T::LORA)
       if (!only) find_scales<T>(ring, p, threadIdx.x / WARP, T::MULTIPLIERS / WARP);
+    if constexpr (T::REUSES_X) {
       if (shrinks) take_units<T>(ShrinkRoom::of<T>(ring, only), p.low_rank);
       if (only) return;
     }

@@ -41,12 +41,17 @@ struct Tiling {
   // Whether the place of x is used before x comes, for low ranks, and for B behind it: with many
   // rows it is large.
   static constexpr bool REUSES_X = LORA && TOKENS == 128;
-  // Stages of B behind the weights, in their place or that of x too.
-  static constexpr u32 B_STAGES = REUSES_X ? STAGES * (W_BYTES + X_BYTES) / W_BYTES : STAGES;
   // Tokens whose sums a block of the cluster adds up.
   static constexpr u32 SHARE = SPLITS == 1           ? TOKENS
                                : TOKENS < 8 * SPLITS ? 8
                                                      : (TOKENS / SPLITS + 7) / 8 * 8;
+  // Deltas, and whether they take the place of x behind it (low_rank_add.cuh).
+  static constexpr u32 DELTA_BYTES = SHARE / 8 * TILES * MULTIPLIERS * 16;
+  static constexpr bool SHARES_DELTAS = LORA && SHARE > 8 && DELTA_BYTES <= STAGES* X_BYTES;
+  // Stages of B behind the weights, in their place or what is left of that of x too.
+  static constexpr u32 B_STAGES =
+      REUSES_X ? (STAGES * (W_BYTES + X_BYTES) - (SHARES_DELTAS ? DELTA_BYTES : 0)) / W_BYTES
+               : STAGES;
   // Items of a stage of low ranks (low_rank.cuh).
   static constexpr u32 HEIGHT = GATED ? ROWS / 2 : ROWS;  // outputs of each
   static constexpr u32 ITEMS = least(W_BYTES / (HEIGHT * 32), 8);
@@ -66,7 +71,7 @@ template <class T>
 struct Board {
   u64 full[T::B_STAGES], empty[T::B_STAGES];
   u64 scaled;  // once `scales` are there
-  u64 summed;  // REUSES_X, once weights and x have been read
+  u64 summed;  // once weights and x have been read
   // LORA, by lists: once it is made, once its s is there, once all of it has been read.
   u64 listed[2], seated[2], read[2];
   Units units;  // LORA

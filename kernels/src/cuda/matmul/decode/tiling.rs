@@ -79,7 +79,7 @@ impl Tiling {
         let (weights, inputs) = (chunks * rows * CHUNK * 2, chunks * tokens * CHUNK * 2);
         let stages = (room / (weights + inputs)).min(8);
         let bytes = stages * (weights + inputs);
-        // `B_STAGES` of the kernels: those of `B` take the place of `x` too where rows are many.
+        // `B_STAGES` of the kernels, at the most: `B` has places of `x` too where rows are many.
         let places = if has_lora && tokens == 128 { bytes / weights } else { stages };
         let lists = if has_lora { low_rank_lists(tokens) } else { 0 };
         let board = 16 * places + 96 + 4 * tokens;

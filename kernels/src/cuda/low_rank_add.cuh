@@ -1,0 +1,329 @@
+// Where low ranks become deltas: what the multipliers do with s and B of the listed items.
+#pragma once
+#include "low_rank.cuh"
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+// ---- operands
+
+// The `n`-th eight tokens of the block's share of an item's s at `shared`; zeros where other items'
+// rows are. `first`: token 0 of the share.
+__device__ inline uint2 load_s(const LowRankItem& item, u32 shared, u32 first, u32 n) {
+  const u32 token = first + n * 8 + threadIdx.x % WARP / 4, row = token - item.row;
+  if (row >= item.rows) return make_uint2(0, 0);  // wraps before the item's first
+  return load_shared_2(shared + row * S_ROW_BYTES + threadIdx.x % 4 * 8);
+}
+
+// Of eight rows of B [.., ranks] from `row` on, what a lane has of an operand: four neighbouring
+// ranks, as of s. Zeros where the item has no outputs or ranks.
+__device__ inline void load_eight(u32 at, u32 row, u32 ranks, u32 begin, u32 end, u32& low,
+                                  u32& high) {
+  const u32 own = row + threadIdx.x % WARP / 4, rank = threadIdx.x % 4 * 4;
+  uint2 v = make_uint2(0, 0);
+  if (begin <= own && own < end && rank < ranks) v = load_shared_2(at + (own * ranks + rank) * 2);
+  low = v.x, high = v.y;
+}
+
+// A warp's part of B of an item: 16 outputs of each of its boxes.
+template <class T>
+__device__ inline void load_b(u32 at, const LowRankItem& item, u32 (&a)[T::TILES][4]) {
+  const u32 group = threadIdx.x / GROUP, warp = threadIdx.x / WARP % 4;
+  const u32 begin = item.begin, end = item.end, ranks = item.ranks;
+#pragma unroll
+  for (u32 t = 0; t < T::TILES; t++) {
+    const u32 sixteen = (group * T::TILES + t) * 4 + warp;
+    if constexpr (T::GATED) {
+      a[t][0] = a[t][1] = a[t][2] = a[t][3] = 0;
+      if (item.run) load_eight(at, sixteen * 8, ranks, begin, end, a[t][1], a[t][3]);
+      else load_eight(at, sixteen * 8, ranks, begin, end, a[t][0], a[t][2]);
+    } else {
+      load_eight(at, sixteen * 16, ranks, begin, end, a[t][0], a[t][2]);
+      load_eight(at, sixteen * 16 + 8, ranks, begin, end, a[t][1], a[t][3]);
+    }
+  }
+}
+
+// ---- where deltas are added up: by eights of the tokens of the block's share. A thread has four
+// of each eight and tile, which lie like the base product's sums.
+
+// Delta of eight tokens, made by itself. So a row is added to as often, and in the same order,
+// whatever else is in its stages.
+template <class T>
+using EightDeltas = float[T::TILES][4];
+
+template <class T>
+__device__ inline void multiply_eight(EightDeltas<T>& delta, const u32 (&a)[T::TILES][4],
+                                      const uint2& s) {
+  const u32 b[2] = {s.x, s.y};
+#pragma unroll
+  for (u32 t = 0; t < T::TILES; t++) mma_bf16(delta[t], a[t], b);
+}
+
+template <class T, u32 TOKENS, bool SHARED = T::SHARES_DELTAS>
+struct Deltas;
+
+// In shared memory, in the place of x: registers have no address.
+template <class T, u32 TOKENS>
+struct Deltas<T, TOKENS, true> {
+  u32 own;
+
+  // Once all have read x.
+  __device__ Deltas(const Ring<T>& ring, float (&)[T::TILES][TOKENS / 2])
+      : own(ring.base + Ring<T>::BYTES - T::DELTA_BYTES + threadIdx.x * 16) {
+    barrier_wait(shared_address(&ring.board->summed), 0);
+#pragma unroll
+    for (u32 n = 0; n < TOKENS / 8; n++)
+#pragma unroll
+      for (u32 t = 0; t < T::TILES; t++) store_shared(place(n, t), make_uint4(0, 0, 0, 0));
+  }
+  __device__ u32 place(u32 eight, u32 tile) const {
+    return own + (eight * T::TILES + tile) * T::MULTIPLIERS * 16;
+  }
+  // Adds to the first two of the four or, of gate and up, to the second two.
+  __device__ void add(u32 eight, u32 tile, u32 half, float low, float high) const {
+    const u32 at = place(eight, tile) + half * 8;
+    const uint2 v = load_shared_2(at);
+    store_shared(at, make_uint2(__float_as_uint(__uint_as_float(v.x) + low),
+                                __float_as_uint(__uint_as_float(v.y) + high)));
+  }
+  __device__ void add(u32 eight, const EightDeltas<T>& delta) const {
+#pragma unroll
+    for (u32 t = 0; t < T::TILES; t++) {
+      uint4 v = load_shared_4(place(eight, t));
+      v.x = __float_as_uint(__uint_as_float(v.x) + delta[t][0]);
+      v.y = __float_as_uint(__uint_as_float(v.y) + delta[t][1]);
+      v.z = __float_as_uint(__uint_as_float(v.z) + delta[t][2]);
+      v.w = __float_as_uint(__uint_as_float(v.w) + delta[t][3]);
+      store_shared(place(eight, t), v);
+    }
+  }
+  __device__ void add_to(float (&sums)[T::TILES][TOKENS / 2]) const {
+#pragma unroll
+    for (u32 n = 0; n < TOKENS / 8; n++)
+#pragma unroll
+      for (u32 t = 0; t < T::TILES; t++) {
+        const uint4 v = load_shared_4(place(n, t));
+        float* sum = sums[t] + 4 * n;
+        sum[0] += __uint_as_float(v.x), sum[1] += __uint_as_float(v.y);
+        sum[2] += __uint_as_float(v.z), sum[3] += __uint_as_float(v.w);
+      }
+  }
+};
+
+template <u32 I>
+struct Index {
+  static constexpr u32 value = I;
+};
+// Calls `f(Index<i>)`.
+template <u32 LOW, u32 HIGH, class F>
+__device__ inline void at_index(u32 i, const F& f) {
+  constexpr u32 MIDDLE = (LOW + HIGH) / 2;
+  if constexpr (HIGH - LOW == 1) f(Index<LOW>{});
+  else if (i < MIDDLE) at_index<LOW, MIDDLE>(i, f);
+  else at_index<MIDDLE, HIGH>(i, f);
+}
+
+// In the sums themselves, where there is one eight, or no room: code for each.
+template <class T, u32 TOKENS>
+struct Deltas<T, TOKENS, false> {
+  float (&sums)[T::TILES][TOKENS / 2];
+
+  __device__ Deltas(const Ring<T>&, float (&sums)[T::TILES][TOKENS / 2]) : sums(sums) {}
+  __device__ void add(u32 eight, u32 tile, u32 half, float low, float high) const {
+    EightDeltas<T> delta = {};
+#pragma unroll
+    for (u32 t = 0; t < T::TILES; t++)
+      if (t == tile) {
+        delta[t][0] = half ? 0 : low, delta[t][1] = half ? 0 : high;
+        delta[t][2] = half ? low : 0, delta[t][3] = half ? high : 0;
+      }
+    add(eight, delta);
+  }
+  __device__ void add(u32 eight, const EightDeltas<T>& delta) const {
+    at_index<0, TOKENS / 8>(eight, [&](auto index) {
+      constexpr u32 FIRST = decltype(index)::value * 4;
+#pragma unroll
+      for (u32 t = 0; t < T::TILES; t++)
+#pragma unroll
+        for (u32 i = 0; i < 4; i++) sums[t][FIRST + i] += delta[t][i];
+    });
+  }
+  __device__ void add_to(float (&)[T::TILES][TOKENS / 2]) const {}
+};
+
+// ---- stages
+
+// Where a warp reads the items of a full stage. All have as many ranks, and each of its lanes reads
+// four neighbouring ones of an output; zeros where there are none.
+template <class T>
+struct FullStage {
+  static constexpr u32 HEIGHT = T::GATED ? 8 : 16;  // outputs of a warp
+  u32 from, item, tile, below;  // bytes from item to item, tile to tile, eight outputs to the next
+  u32 rank_bytes;               // of a row of s
+  uint4 simple;                 // LowRankItems
+
+  __device__ FullStage(const Ring<T>& ring, const LowRankItems<T>& list, u32 stage, u32 number) {
+    const u32 group = threadIdx.x / GROUP, warp = threadIdx.x / WARP % 4, lane = threadIdx.x % WARP;
+    const u32 own = (group * T::TILES * 4 + warp) * HEIGHT + lane / 4;
+    const u32 row_bytes = list.marks[number] & EIGHT_RANKS ? 16 : 32;
+    rank_bytes = lane % 4 * 8;
+    const bool there = rank_bytes < row_bytes;
+    from = there ? ring.w(stage) + own * row_bytes + rank_bytes : shared_address(&ring.board->zero);
+    item = there ? T::B_BYTES : 0, tile = there ? 4 * HEIGHT * row_bytes : 0;
+    below = there ? 8 * row_bytes : 0;
+    simple = load_shared_4(shared_address(&list.simple[number]));
+  }
+  __device__ uint2 load(u32 i, u32 t) const { return load_shared_2(from + i * item + t * tile); }
+};
+
+// Adds a full stage of gate or up, whose items are of eight rows in their order. A product takes
+// two of them and s of all rows; of what that gives a lane keeps what its own two rows have of
+// theirs.
+template <class T, class Into>
+__device__ inline void add_ordered(const FullStage<T>& stage, const LowRankItems<T>& list, u32 half,
+                                   u32 first, const Into& into) {
+  static_assert(T::ITEMS == 8, "an item for each of eight rows");
+  const u32 lane = threadIdx.x % WARP;
+  const uint2 s =
+      load_shared_2(shared_address(list.s[stage.simple.w + lane / 4]) + stage.rank_bytes);
+  const u32 b[2] = {s.x, s.y};
+#pragma unroll
+  for (u32 t = 0; t < T::TILES; t++) {
+    float sums[4][4] = {};
+#pragma unroll
+    for (u32 n = 0; n < 4; n++) {
+      const uint2 even = stage.load(2 * n, t), odd = stage.load(2 * n + 1, t);
+      const u32 a[4] = {even.x, odd.x, even.y, odd.y};
+      mma_bf16(sums[n], a, b);
+    }
+    const auto own = [&](u32 k) {
+      const float lower = lane & 1 ? sums[1][k] : sums[0][k];
+      const float upper = lane & 1 ? sums[3][k] : sums[2][k];
+      return lane & 2 ? upper : lower;
+    };
+    into.add(stage.simple.x - first / 8, t, half, own(0), own(3));
+  }
+}
+
+// Adds a full stage of other products. A lane has s of the row that it multiplies, which one of the
+// items is for.
+template <class T, class Into>
+__device__ inline void add_simple(const FullStage<T>& stage, const LowRankItems<T>& list, u32 first,
+                                  const Into& into) {
+  constexpr u32 AT_ONCE = 4 / T::TILES;  // items
+  const u32 lane = threadIdx.x % WARP;
+  // A row that no item has gets that of the first, and no use of it.
+  const u32 seat = stage.simple.w + (stage.simple.z >> lane / 4 * 4 & 15);
+  const uint2 s = load_shared_2(shared_address(list.s[seat]) + stage.rank_bytes);
+  const u32 mine = stage.simple.y ^ lane / 4 * 0x11111111;  // zero in the place of the lane's item
+  EightDeltas<T> deltas[AT_ONCE] = {};
+#pragma unroll
+  for (u32 i = 0; i < T::ITEMS; i += AT_ONCE) {
+    u32 a[AT_ONCE][T::TILES][4];
+#pragma unroll
+    for (u32 n = 0; n < AT_ONCE; n++)
+#pragma unroll
+      for (u32 t = 0; t < T::TILES; t++) {
+        const uint2 upper = stage.load(i + n, t);
+        const uint2 lower =
+            load_shared_2(stage.from + (i + n) * stage.item + t * stage.tile + stage.below);
+        a[n][t][0] = upper.x, a[n][t][1] = lower.x, a[n][t][2] = upper.y, a[n][t][3] = lower.y;
+      }
+#pragma unroll
+    for (u32 n = 0; n < AT_ONCE; n++) {
+      const bool is_mine = (mine >> (i + n) * 4 & 15) == 0;
+      multiply_eight<T>(deltas[n], a[n], make_uint2(is_mine ? s.x : 0, is_mine ? s.y : 0));
+    }
+  }
+  // A row has one item, and zeros of the others.
+#pragma unroll
+  for (u32 t = 0; t < T::TILES; t++)
+#pragma unroll
+    for (u32 n = 1; n < AT_ONCE; n++)
+#pragma unroll
+      for (u32 k = 0; k < 4; k++) deltas[0][t][k] += deltas[n][t][k];
+  into.add(stage.simple.x - first / 8, deltas[0]);
+}
+
+// Adds an item's delta of COUNT eights of tokens from the `n`-th on, `last` at the most. `a`: its
+// part of B; `shared`: its s.
+template <u32 COUNT, class T, class Into>
+__device__ inline void add_eights(const LowRankItem& item, const u32 (&a)[T::TILES][4], u32 shared,
+                                  u32 first, u32 n, u32 last, const Into& into) {
+  EightDeltas<T> deltas[COUNT] = {};
+  uint2 s[COUNT];
+#pragma unroll
+  for (u32 k = 0; k < COUNT; k++) s[k] = load_s(item, shared, first, n + k);
+#pragma unroll
+  for (u32 k = 0; k < COUNT; k++) multiply_eight<T>(deltas[k], a, s[k]);
+#pragma unroll
+  for (u32 k = 0; k < COUNT; k++)
+    if (n + k <= last) into.add(n + k, deltas[k]);
+}
+
+// Adds any item, whose part of B is at `b`.
+template <class T, class Into>
+__device__ inline void add_item(const LowRankItems<T>& list, const LowRankItem& item, u32 b,
+                                u32 first, const Into& into) {
+  const u32 row = item.row - first, last = (row + item.rows - 1) / 8;
+  const u32 shared = shared_address(list.s[item.seat]);
+  u32 a[T::TILES][4];
+  load_b<T>(b, item, a);
+  if (row / 8 == last) return add_eights<1, T>(item, a, shared, first, last, last, into);
+  constexpr u32 AT_ONCE = 4 / T::TILES;
+#pragma unroll 1
+  for (u32 n = row / 8; n <= last; n += AT_ONCE)
+    add_eights<AT_ONCE, T>(item, a, shared, first, n, last, into);
+}
+
+// Adds what the `number`-th listed stage holds.
+template <class T, class Into>
+__device__ inline void add_stage(const Ring<T>& ring, const LowRankItems<T>& list, u32 stage,
+                                 u32 number, u32 first, const Into& into) {
+  const u32 mark = list.marks[number];
+  if (mark & SIMPLE) {
+    const FullStage<T> full(ring, list, stage, number);
+    if constexpr (T::GATED) add_ordered<T>(full, list, mark & SECOND ? 1 : 0, first, into);
+    else add_simple<T>(full, list, first, into);
+    return;
+  }
+#pragma unroll 1
+  for (u32 i = 0; i < (mark & COUNT); i++) {
+    const LowRankItem item = list.items[number * T::ITEMS + i];
+    add_item<T>(list, item, ring.w(stage) + i * T::B_BYTES, first, into);
+  }
+}
+
+// Adds all that comes behind `steps` stages of weights to the deltas of the block's share of
+// tokens, whose first is the batch's `first`.
+template <class T, class Into>
+__device__ inline void add_lists(const Ring<T>& ring, u32 steps, u32 first, const Into& into) {
+  bool more = true;
+  CursorOfB<T> cursor(steps);
+  for (u32 of = 0; more; of++) {
+    const LowRankItems<T>& list = low_rank_items(ring, of);
+    barrier_wait(shared_address(&ring.board->seated[of % 2]), parity_of_list(of));
+    const u32 stages = stages_of(list);
+    more = list.more;
+    for (u32 number = 0; number < stages; number++, cursor.advance()) {
+      const auto [stage, parity] = cursor.at;
+      barrier_wait(ring.full(stage), parity);
+      add_stage<T>(ring, list, stage, number, first, into);
+      __syncwarp();  // all lanes have read
+      ring.release(stage);
+    }
+    if (threadIdx.x % WARP == 0) barrier_arrive(shared_address(&ring.board->read[of % 2]));
+  }
+}
+
+// Adds all of that to the sums of TOKENS rows. For whole warpgroups.
+template <class T, u32 TOKENS>
+__device__ inline void add_low_rank(const Ring<T>& ring, u32 steps, u32 first,
+                                    float (&sums)[T::TILES][TOKENS / 2]) {
+  if (threadIdx.x % WARP == 0) barrier_arrive(shared_address(&ring.board->summed));
+  const Deltas<T, TOKENS> deltas(ring, sums);
+  add_lists<T>(ring, steps, first, deltas);
+  deltas.add_to(sums);
+}
+
+#endif
