@@ -130,14 +130,15 @@ struct Deltas<T, TOKENS, false> {
 
   __device__ Deltas(const Ring<T>&, float (&sums)[T::TILES][TOKENS / 2]) : sums(sums) {}
   __device__ void add(u32 eight, u32 tile, u32 half, float low, float high) const {
-    EightDeltas<T> delta = {};
+    const float delta[4] = {half ? 0 : low, half ? 0 : high, half ? low : 0, half ? high : 0};
+    at_index<0, TOKENS / 8>(eight, [&](auto index) {
+      constexpr u32 FIRST = decltype(index)::value * 4;
 #pragma unroll
-    for (u32 t = 0; t < T::TILES; t++)
-      if (t == tile) {
-        delta[t][0] = half ? 0 : low, delta[t][1] = half ? 0 : high;
-        delta[t][2] = half ? low : 0, delta[t][3] = half ? high : 0;
-      }
-    add(eight, delta);
+      for (u32 t = 0; t < T::TILES; t++)
+        if (t == tile)
+#pragma unroll
+          for (u32 i = 0; i < 4; i++) sums[t][FIRST + i] += delta[i];
+    });
   }
   __device__ void add(u32 eight, const EightDeltas<T>& delta) const {
     at_index<0, TOKENS / 8>(eight, [&](auto index) {
