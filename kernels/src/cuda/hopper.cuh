@@ -137,6 +137,21 @@ __device__ inline uint4 load_shared_4(u32 shared) {
                : "memory");
   return v;
 }
+__device__ inline void store_shared(u32 shared, float4 v) {
+  store_shared(shared, make_uint4(__float_as_uint(v.x), __float_as_uint(v.y), __float_as_uint(v.z),
+                                  __float_as_uint(v.w)));
+}
+__device__ inline float4 load_shared_floats(u32 shared) {
+  const uint4 v = load_shared_4(shared);
+  return make_float4(__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z),
+                     __uint_as_float(v.w));
+}
+__device__ inline float4 operator+(float4 a, float4 b) {
+  return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+}
+__device__ inline float4 operator*(float4 a, float4 b) {
+  return make_float4(a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w);
+}
 
 // ---- clusters
 

@@ -43,8 +43,7 @@ __device__ inline void load_b(u32 at, const LowRankItem& item, u32 (&a)[T::TILES
   }
 }
 
-// ---- where deltas are added up: by eights of the tokens of the block's share. A thread has four
-// of each eight and tile, which lie like the base product's sums.
+// ---- totals: the sums that deltas are added to
 
 // Delta of eight tokens, made by itself. So a row is added to as often, and in the same order,
 // whatever else is in its stages.
@@ -59,22 +58,27 @@ __device__ inline void multiply_eight(EightDeltas<T>& delta, const u32 (&a)[T::T
   for (u32 t = 0; t < T::TILES; t++) mma_bf16(delta[t], a[t], b);
 }
 
-template <class T, u32 TOKENS, bool SHARED = T::SHARES_DELTAS>
-struct Deltas;
+// By eights of the tokens of the block's share. A thread has four of each eight and tile, which lie
+// like the base product's sums.
+template <class T, u32 TOKENS, bool SHARED = T::SHARES_TOTALS>
+struct Totals;
 
 // In shared memory, in the place of x: registers have no address.
 template <class T, u32 TOKENS>
-struct Deltas<T, TOKENS, true> {
+struct Totals<T, TOKENS, true> {
   u32 own;
 
   // Once all have read x.
-  __device__ Deltas(const Ring<T>& ring, float (&)[T::TILES][TOKENS / 2])
-      : own(ring.base + Ring<T>::BYTES - T::DELTA_BYTES + threadIdx.x * 16) {
+  __device__ Totals(const Ring<T>& ring, const float (&sums)[T::TILES][TOKENS / 2])
+      : own(ring.base + Ring<T>::BYTES - T::TOTALS_BYTES + threadIdx.x * 16) {
     barrier_wait(shared_address(&ring.board->summed), 0);
 #pragma unroll
     for (u32 n = 0; n < TOKENS / 8; n++)
 #pragma unroll
-      for (u32 t = 0; t < T::TILES; t++) store_shared(place(n, t), make_uint4(0, 0, 0, 0));
+      for (u32 t = 0; t < T::TILES; t++) {
+        const float* four = sums[t] + 4 * n;
+        store_shared(place(n, t), make_float4(four[0], four[1], four[2], four[3]));
+      }
   }
   __device__ u32 place(u32 eight, u32 tile) const {
     return own + (eight * T::TILES + tile) * T::MULTIPLIERS * 16;
@@ -89,23 +93,19 @@ struct Deltas<T, TOKENS, true> {
   __device__ void add(u32 eight, const EightDeltas<T>& delta) const {
 #pragma unroll
     for (u32 t = 0; t < T::TILES; t++) {
-      uint4 v = load_shared_4(place(eight, t));
-      v.x = __float_as_uint(__uint_as_float(v.x) + delta[t][0]);
-      v.y = __float_as_uint(__uint_as_float(v.y) + delta[t][1]);
-      v.z = __float_as_uint(__uint_as_float(v.z) + delta[t][2]);
-      v.w = __float_as_uint(__uint_as_float(v.w) + delta[t][3]);
-      store_shared(place(eight, t), v);
+      const float4 four = make_float4(delta[t][0], delta[t][1], delta[t][2], delta[t][3]);
+      store_shared(place(eight, t), load_shared_floats(place(eight, t)) + four);
     }
   }
-  __device__ void add_to(float (&sums)[T::TILES][TOKENS / 2]) const {
+  // What they have become.
+  __device__ void give(float (&sums)[T::TILES][TOKENS / 2]) const {
 #pragma unroll
     for (u32 n = 0; n < TOKENS / 8; n++)
 #pragma unroll
       for (u32 t = 0; t < T::TILES; t++) {
-        const uint4 v = load_shared_4(place(n, t));
-        float* sum = sums[t] + 4 * n;
-        sum[0] += __uint_as_float(v.x), sum[1] += __uint_as_float(v.y);
-        sum[2] += __uint_as_float(v.z), sum[3] += __uint_as_float(v.w);
+        const float4 v = load_shared_floats(place(n, t));
+        float* four = sums[t] + 4 * n;
+        four[0] = v.x, four[1] = v.y, four[2] = v.z, four[3] = v.w;
       }
   }
 };
@@ -123,12 +123,12 @@ __device__ inline void at_index(u32 i, const F& f) {
   else at_index<MIDDLE, HIGH>(i, f);
 }
 
-// In the sums themselves, where there is one eight, or no room: code for each.
+// In registers, where there is one eight, or no room: code for each.
 template <class T, u32 TOKENS>
-struct Deltas<T, TOKENS, false> {
+struct Totals<T, TOKENS, false> {
   float (&sums)[T::TILES][TOKENS / 2];
 
-  __device__ Deltas(const Ring<T>&, float (&sums)[T::TILES][TOKENS / 2]) : sums(sums) {}
+  __device__ Totals(const Ring<T>&, float (&sums)[T::TILES][TOKENS / 2]) : sums(sums) {}
   __device__ void add(u32 eight, u32 tile, u32 half, float low, float high) const {
     const float delta[4] = {half ? 0 : low, half ? 0 : high, half ? low : 0, half ? high : 0};
     at_index<0, TOKENS / 8>(eight, [&](auto index) {
@@ -149,7 +149,7 @@ struct Deltas<T, TOKENS, false> {
         for (u32 i = 0; i < 4; i++) sums[t][FIRST + i] += delta[t][i];
     });
   }
-  __device__ void add_to(float (&)[T::TILES][TOKENS / 2]) const {}
+  __device__ void give(float (&)[T::TILES][TOKENS / 2]) const {}
 };
 
 // ---- stages
@@ -295,8 +295,8 @@ __device__ inline void add_stage(const Ring<T>& ring, const LowRankItems<T>& lis
   }
 }
 
-// Adds all that comes behind `steps` stages of weights to the deltas of the block's share of
-// tokens, whose first is the batch's `first`.
+// Adds all that comes behind `steps` stages of weights, for the block's share of tokens, whose
+// first is the batch's `first`.
 template <class T, class Into>
 __device__ inline void add_lists(const Ring<T>& ring, u32 steps, u32 first, const Into& into) {
   bool more = true;
@@ -322,9 +322,9 @@ template <class T, u32 TOKENS>
 __device__ inline void add_low_rank(const Ring<T>& ring, u32 steps, u32 first,
                                     float (&sums)[T::TILES][TOKENS / 2]) {
   if (threadIdx.x % WARP == 0) barrier_arrive(shared_address(&ring.board->summed));
-  const Deltas<T, TOKENS> deltas(ring, sums);
-  add_lists<T>(ring, steps, first, deltas);
-  deltas.add_to(sums);
+  const Totals<T, TOKENS> totals(ring, sums);
+  add_lists<T>(ring, steps, first, totals);
+  totals.give(sums);
 }
 
 #endif

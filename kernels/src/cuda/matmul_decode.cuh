@@ -159,17 +159,6 @@ __device__ inline void put_tile(u32 tile, const float (&sums)[T::TILES][TOKENS /
   });
 }
 
-__device__ inline float4 load_shared_floats(u32 shared) {
-  const uint4 v = load_shared_4(shared);
-  return make_float4(__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z),
-                     __uint_as_float(v.w));
-}
-__device__ inline float4 operator+(float4 a, float4 b) {
-  return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
-}
-__device__ inline float4 operator*(float4 a, float4 b) {
-  return make_float4(a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w);
-}
 __device__ inline float4 load_floats(const float* p) { return *reinterpret_cast<const float4*>(p); }
 
 // Four outputs of a token: the blocks' sums in their order, then delta.

@@ -45,12 +45,12 @@ struct Tiling {
   static constexpr u32 SHARE = SPLITS == 1           ? TOKENS
                                : TOKENS < 8 * SPLITS ? 8
                                                      : (TOKENS / SPLITS + 7) / 8 * 8;
-  // Deltas, and whether they take the place of x behind it (low_rank_add.cuh).
-  static constexpr u32 DELTA_BYTES = SHARE / 8 * TILES * MULTIPLIERS * 16;
-  static constexpr bool SHARES_DELTAS = LORA && SHARE > 8 && DELTA_BYTES <= STAGES* X_BYTES;
+  // What low ranks are added to, and whether it takes the place of x behind it (low_rank_add.cuh).
+  static constexpr u32 TOTALS_BYTES = SHARE / 8 * TILES * MULTIPLIERS * 16;
+  static constexpr bool SHARES_TOTALS = LORA && SHARE > 8 && TOTALS_BYTES <= STAGES* X_BYTES;
   // Stages of B behind the weights, in their place or what is left of that of x too.
   static constexpr u32 B_STAGES =
-      REUSES_X ? (STAGES * (W_BYTES + X_BYTES) - (SHARES_DELTAS ? DELTA_BYTES : 0)) / W_BYTES
+      REUSES_X ? (STAGES * (W_BYTES + X_BYTES) - (SHARES_TOTALS ? TOTALS_BYTES : 0)) / W_BYTES
                : STAGES;
   // Items of a stage of low ranks (low_rank.cuh).
   static constexpr u32 HEIGHT = GATED ? ROWS / 2 : ROWS;  // outputs of each

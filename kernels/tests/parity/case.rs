@@ -108,6 +108,15 @@ impl Case {
         Self::planned(&plan, random)
     }
 
+    /// A small one with more rows in a decoding step than the kernels for the fewest take.
+    pub(crate) fn of_many_sequences(seed: u64) -> Self {
+        let random = &mut Random(seed);
+        let mut plan = Plan::random(random);
+        let count = 9 + random.below(120);
+        plan.sequences = (0..count).map(|_| (1 + random.below(3), 0)).collect();
+        Self::planned(&plan, random)
+    }
+
     pub(crate) fn planned(plan: &Plan, random: &mut Random) -> Self {
         let (heads, kv_heads, head_dim, pairs) = plan.heads;
         let inv_freq = (0..pairs).map(|i| 100f32.powf(-(i as f32) / pairs as f32)).collect();

@@ -281,6 +281,11 @@ proptest! {
     }
 
     #[test]
+    fn small_decode_many_rows_are_invariant(seed: u64, fed: bool) {
+        check_decode_rows(&Case::of_many_sequences(seed).decoding(), seed, fed);
+    }
+
+    #[test]
     fn small_matmul(
         rows in 1usize..140,
         inputs in 1usize..300,

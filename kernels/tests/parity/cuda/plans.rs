@@ -51,6 +51,15 @@ pub(crate) fn decode_plans() -> Vec<Named> {
             },
         ),
         names(
+            "decode, adapters of several chunks, 128 sequences",
+            Plan {
+                ranks: &[24, 40, 128],
+                adapters: 20,
+                sequences: decoding(BORDERS.into_iter().cycle().take(128)),
+                ..wide()
+            },
+        ),
+        names(
             "decode, 64 adapters of rank 8",
             Plan {
                 ranks: &[8],
