@@ -407,7 +407,8 @@ fn large_attention() {
 
 #[test]
 fn large_decode_rows_are_invariant() {
-    for (seed, plan) in (1..).zip(decode_plans().into_iter().chain([plans::long_tiles()])) {
+    let more = [plans::long_tiles(), plans::several_chunks()];
+    for (seed, plan) in (1..).zip(decode_plans().into_iter().chain(more)) {
         eprintln!("{}", plan.name);
         check_decode_rows(&Case::planned(&plan.plan, &mut Random(seed)), seed, true);
     }

@@ -51,15 +51,6 @@ pub(crate) fn decode_plans() -> Vec<Named> {
             },
         ),
         names(
-            "decode, adapters of several chunks, 128 sequences",
-            Plan {
-                ranks: &[24, 40, 128],
-                adapters: 20,
-                sequences: decoding(BORDERS.into_iter().cycle().take(128)),
-                ..wide()
-            },
-        ),
-        names(
             "decode, 64 adapters of rank 8",
             Plan {
                 ranks: &[8],
@@ -152,6 +143,20 @@ pub(crate) fn long_tiles() -> Named {
         sequences: decoding((1..=60).map(|i| 1 + i % 3)),
     };
     Named { name: "decode, long tiles", plan }
+}
+
+/// As many rows as a step of few has, with adapters of several chunks of ranks.
+pub(crate) fn several_chunks() -> Named {
+    let plan = Plan {
+        dtype: Dtype::Bf16,
+        heads: (8, 2, 128, 64),
+        hidden: 1024,
+        intermediate: 1408,
+        ranks: &[24, 40, 128],
+        adapters: 20,
+        sequences: decoding(BORDERS.into_iter().cycle().take(128)),
+    };
+    Named { name: "decode, several chunks, 128 sequences", plan }
 }
 
 /// More pieces than blocks, so that pieces share a pass over an adapter.
