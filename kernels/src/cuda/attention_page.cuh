@@ -56,8 +56,8 @@ __device__ inline void request(Chunk* slot, const bf16* half_page, u32 head_dim,
   const bf16* from = half_page + token * head_dim + chunk * 8;
 #pragma unroll
   for (u32 i = 0; i < PAGE_TOKENS / COPIED<DIM>; ++i)
-    copy_async(tokens_on<DIM>(to, i), from + i * COPIED<DIM> * head_dim,
-               int(i * COPIED<DIM>) < left);
+    copy_async_once(tokens_on<DIM>(to, i), from + i * COPIED<DIM> * head_dim,
+                    int(i * COPIED<DIM>) < left);
 }
 
 // Puts a row's newest key or value in its token's place of a slot. A lane writes over what it has

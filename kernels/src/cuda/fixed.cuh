@@ -19,26 +19,22 @@ __device__ inline void add_part(i64* word, float part, u32 inputs) {
                : "memory");
 }
 
-// Four neighbouring words, as they are at the time.
-struct FourWords {
-  i64 at[4];
+// Two neighbouring words, as they are at the time.
+struct TwoWords {
+  i64 at[2];
 
   __device__ void load(const i64* words) {
     asm volatile("ld.relaxed.gpu.global.v2.u64 {%0, %1}, [%2];"
                  : "=l"(at[0]), "=l"(at[1])
                  : "l"(words)
                  : "memory");
-    asm volatile("ld.relaxed.gpu.global.v2.u64 {%0, %1}, [%2];"
-                 : "=l"(at[2]), "=l"(at[3])
-                 : "l"(words + 2)
-                 : "memory");
   }
   // Complete zeros.
-  __device__ void clear(u32 inputs) { at[0] = at[1] = at[2] = at[3] = inputs / 8; }
-  // Whether all have so many inputs.
+  __device__ void clear(u32 inputs) { at[0] = at[1] = inputs / 8; }
+  // Whether both have so many inputs.
   __device__ bool is_complete(u32 inputs) const {
     constexpr u32 COUNT = (1 << COUNT_BITS) - 1;
     const auto differs = [&](i64 word) { return (u32(word) ^ inputs / 8) & COUNT; };
-    return !(differs(at[0]) | differs(at[1]) | differs(at[2]) | differs(at[3]));
+    return !(differs(at[0]) | differs(at[1]));
   }
 };

@@ -61,12 +61,7 @@ __device__ inline void barrier_wait(u32 barrier, u32 parity) {
 
 // ---- copies (TMA)
 
-// For what is read once, and for what every block reads.
-__device__ inline u64 evict_first() {
-  u64 policy;
-  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-  return policy;
-}
+// For what every block reads.
 __device__ inline u64 evict_last() {
   u64 policy;
   asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
@@ -141,6 +136,9 @@ __device__ inline void store_shared(u32 shared, float4 v) {
   store_shared(shared, make_uint4(__float_as_uint(v.x), __float_as_uint(v.y), __float_as_uint(v.z),
                                   __float_as_uint(v.w)));
 }
+__device__ inline float load_shared_float(u32 shared) {
+  return __uint_as_float(load_shared_1(shared));
+}
 __device__ inline float4 load_shared_floats(u32 shared) {
   const uint4 v = load_shared_4(shared);
   return make_float4(__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z),
@@ -155,10 +153,17 @@ __device__ inline float4 operator*(float4 a, float4 b) {
 
 // ---- clusters
 
-// All threads of all blocks of the cluster; what was written before is visible after.
-__device__ inline void cluster_sync() {
-  asm volatile("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::
-                   : "memory");
+// All threads of all blocks of the cluster, in turn; what they wrote before they arrived is visible
+// to those that have waited. For whole warps.
+__device__ inline void cluster_arrive() {
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+// Of those that have written nothing.
+__device__ inline void cluster_pass() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+__device__ inline void cluster_wait() {
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 // Four floats at this address of the `rank`-th block's shared memory.
 __device__ inline float4 load_cluster(u32 shared, u32 rank) {

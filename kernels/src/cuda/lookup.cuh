@@ -12,15 +12,17 @@ struct Lookup {
   Piece pieces[GROUPS];
   SiteTiles sites[GROUPS];
 
-  __device__ Lookup(const Step& step, const Adapters& adapters, u32 layer, u32 site) {
+  // `bound`: pieces that may be read, which need not wait for the number of those that there are.
+  __device__ Lookup(const Step& step, u32 bound, const Adapters& adapters, u32 layer, u32 site) {
     const u32 lane = threadIdx.x % WARP, count = step.counts->pieces;
 #pragma unroll
     for (u32 g = 0; g < GROUPS; g++) {
       pieces[g] = {0, 0, NO_ADAPTER};
-      if (g * WARP + lane < count) pieces[g] = step.pieces[g * WARP + lane];
+      if (g * WARP + lane < bound) pieces[g] = step.pieces[g * WARP + lane];
     }
 #pragma unroll
     for (u32 g = 0; g < GROUPS; g++) {
+      if (g * WARP + lane >= count) pieces[g].slot = NO_ADAPTER;
       sites[g] = {};
       if (pieces[g].slot == NO_ADAPTER) pieces[g].rows = 0;
       else sites[g] = site_tiles(adapters, pieces[g].slot, layer, site);
@@ -43,42 +45,44 @@ struct Lookup {
   }
 };
 
-// Goes over the tiles of B of all pieces: the k-th of each 32 pieces, of no length where there is
-// none, for all lanes alike.
+// Goes over the tiles of B that rows of `share` have: the first of each 32 pieces, the second of
+// each, and so on, of no length where a lane has none. The next of all are on their way meanwhile.
 template <class T>
 struct TilesOfB {
+  static constexpr u32 GROUPS = Lookup<T>::GROUPS;
   const Lookup<T>& found;
-  const Adapters& adapters;
-  Piece piece;    // of the lane
-  u32 group = 0;  // the next
-  u32 left = 0;   // tiles of the lane
-  const Tile* next;
-  Tile ahead;
+  const Tile* tiles;
+  u32 next[GROUPS], end[GROUPS];  // of the lane
+  Tile ahead[GROUPS];
+  u32 group = 0;
+  Piece piece;  // of the tile taken last
 
-  __device__ TilesOfB(const Lookup<T>& found, const Adapters& adapters)
-      : found(found), adapters(adapters) {}
-  // Whether there was one for a lane.
-  __device__ bool take(Tile& tile) {
-    while (!__any_sync(~0u, left > 0)) {
-      if (group == Lookup<T>::GROUPS) return false;
-      enter();
-    }
-    tile = ahead;
-    if (left > 0) left--, next++;
-    ahead = left > 0 ? *next : Tile{};
-    return true;
-  }
-  // The next 32 pieces. Registers have no address, so their number is known when this is compiled.
-  __device__ void enter() {
+  __device__ TilesOfB(const Lookup<T>& found, const Tile* tiles, const RowRange& share)
+      : found(found), tiles(tiles) {
 #pragma unroll
-    for (u32 g = 0; g < Lookup<T>::GROUPS; g++)
-      if (g == group) {
-        piece = found.pieces[g];
-        left = found.sites[g].b_count;
-        next = adapters.tiles + found.sites[g].b;
-      }
-    ahead = left > 0 ? *next : Tile{};
-    group++;
+    for (u32 g = 0; g < GROUPS; g++) {
+      const Piece& piece = found.pieces[g];
+      const bool shared = piece.row < share.end && share.first < piece.row + piece.rows;
+      next[g] = found.sites[g].b;
+      end[g] = next[g] + (shared ? found.sites[g].b_count : 0);
+      ahead[g] = next[g] < end[g] ? tiles[next[g]] : Tile{};
+    }
+  }
+  // Whether there was one for a lane. For all lanes alike.
+  __device__ bool take(Tile& tile) {
+    bool taken = false;
+#pragma unroll 1
+    for (u32 tried = 0; !taken && tried < GROUPS; tried++, group = (group + 1) % GROUPS)
+    // Registers have no address, so their number is known when this is compiled.
+#pragma unroll
+      for (u32 g = 0; g < GROUPS; g++)
+        if (g == group && __any_sync(~0u, next[g] < end[g])) {
+          piece = found.pieces[g];
+          tile = ahead[g];
+          ahead[g] = ++next[g] < end[g] ? tiles[next[g]] : Tile{};
+          taken = true;
+        }
+    return taken;
   }
 };
 

@@ -27,20 +27,22 @@ struct StageOfB {
   }
 };
 
-// Goes over these, one after the other.
+// Goes over these, one after the other: a stage, and the parity of the phase in which B fills it.
 template <class T>
 struct CursorOfB {
-  const u32 steps;
-  u32 n = 0;
-  Cursor<T> at;  // and the parity of the phase in which B fills it
+  const Cursor<T> first;
+  u32 at = 0, turn = 0;
+  u32 stage, parity;
 
-  __device__ CursorOfB(u32 steps) : steps(steps), at(Cursor<T>::after(steps)) {}
+  __device__ CursorOfB(u32 steps)
+      : first(Cursor<T>::after(steps)), stage(first.stage), parity(first.parity) {}
   __device__ void advance() {
-    if constexpr (T::REUSES_X) {
-      const auto [stage, round, waits] = StageOfB<T>::of(++n, steps);
-      at = {stage, round % 2};
+    if (++at == T::B_STAGES) at = 0, turn ^= 1;
+    if (T::REUSES_X && at >= T::STAGES) {
+      stage = at, parity = turn;
     } else {
-      at.advance();
+      stage = first.stage + at, parity = first.parity ^ turn;
+      if (stage >= T::STAGES) stage -= T::STAGES, parity ^= 1;
     }
   }
 };
@@ -106,67 +108,76 @@ __device__ inline void clear_spent(const LowRank& low_rank) {
     low_rank.spent[i] = 0;
 }
 
-// The helping warp: s of all items. Four lanes look after a row.
+// The helping warp: s of all items. Eight lanes look after a row.
 template <class T>
 struct LowRankSeater {
-  // Rows of a lane on their way: few where few can be.
-  static constexpr u32 BATCH = T::TOKENS == 8 ? 2 : 8;
-  static constexpr u32 LANES = WARP / 4, PASS = BATCH * LANES;
+  static constexpr u32 BATCH = T::TOKENS == 8 ? 4 : 8;  // rows of a lane on their way
+  static constexpr u32 LANES = WARP / 8, PASS = BATCH * LANES;
   // Whether a block has so many rows that it would read much in vain.
-  static constexpr bool AWAITS_FEW = T::SHARE >= PASS;
+  static constexpr bool AWAITS_FEW = T::SHARE >= 64;
+  static constexpr u32 NOWHERE = ~0u;
   const LowRank& low_rank;
   LowRankItems<T>& list;
-  FourWords words[BATCH];
+  u32 places[BATCH];  // in s, of what the lane has of each row
+  TwoWords words[BATCH];
 
-  // What the lane has of the b-th row of a pass from `first` on, as it is at the time.
-  __device__ void load(FourWords& own, u32 b, u32 first) const {
-    const u32 seat = first + b * LANES + threadIdx.x % WARP / 4, rank = threadIdx.x % 4 * 4;
-    own.clear(low_rank.inputs);
-    if (seat >= list.seats) return;
-    const LowRankItem& item = list.items[list.owners[seat]];
-    const u32 row = item.row + seat - item.seat;
-    if (rank < item.ranks) own.load(low_rank.s + u64(row) * low_rank.ranks + item.column + rank);
+  __device__ LowRankSeater(const LowRank& low_rank, LowRankItems<T>& list)
+      : low_rank(low_rank), list(list) {}
+  // Of the rows of a pass from `first` on.
+  __device__ void find(u32 first) {
+#pragma unroll
+    for (u32 b = 0; b < BATCH; b++) {
+      const u32 seat = first + b * LANES + threadIdx.x % WARP / 8, rank = threadIdx.x % 8 * 2;
+      const LowRankItem item = list.items[list.owners[least(seat, list.seats - 1)]];
+      const u32 row = item.row + seat - item.seat;
+      const bool has = seat < list.seats && rank < item.ranks;
+      places[b] = has ? row * low_rank.ranks + item.column + rank : NOWHERE;
+    }
   }
-  // Until all who shrink have added their parts to a few rows of the first list, in each block
-  // others.
+  // As it is at the time.
+  __device__ void load(u32 b) {
+    words[b].clear(low_rank.inputs);
+    if (places[b] != NOWHERE) words[b].load(low_rank.s + places[b]);
+  }
+  __device__ bool is_complete(u32 b) const { return words[b].is_complete(low_rank.inputs); }
+  // Until all who shrink have added their parts to a few rows of the list, in each block others.
   __device__ void await_few() {
     const u32 batches = least((list.seats + LANES - 1) / LANES, BATCH);
     if (batches == 0) return;
-    do load(words[0], blockIdx.x % batches, 0);
-    while (!__all_sync(~0u, words[0].is_complete(low_rank.inputs)));
+    find(blockIdx.x % batches * LANES);
+    do load(0);
+    while (!__all_sync(~0u, is_complete(0)));
   }
   // All rows of a pass, once all who shrink have added their parts.
   __device__ void await_pass(u32 first) {
+    find(first);
 #pragma unroll
     for (u32 b = 0; b < BATCH; b++) words[b].clear(0);
-    for (bool all = false; !all;) {
+    bool all;
+    do {
       all = true;
 #pragma unroll
-      for (u32 b = 0; b < BATCH; b++) {
-        if (__all_sync(~0u, words[b].is_complete(low_rank.inputs))) continue;
-        all = false;
-        load(words[b], b, first);
-      }
-    }
+      for (u32 b = 0; b < BATCH; b++)
+        if (!is_complete(b)) load(b), all = false;
+    } while (!__all_sync(~0u, all));
   }
   // In bf16.
   __device__ void store_pass(u32 first) {
 #pragma unroll
     for (u32 b = 0; b < BATCH; b++) {
-      const u32 seat = first + b * LANES + threadIdx.x % WARP / 4;
-      float s[4];
-#pragma unroll
-      for (u32 i = 0; i < 4; i++) s[i] = from_fixed(words[b].at[i]);
-      if (seat < list.seats)
-        store_shared(shared_address(list.s[seat]) + threadIdx.x % 4 * 8,
-                     make_uint2(pack_bf16(s[0], s[1]), pack_bf16(s[2], s[3])));
+      const u32 seat = first + b * LANES + threadIdx.x % WARP / 8;
+      const u32 s = pack_bf16(from_fixed(words[b].at[0]), from_fixed(words[b].at[1]));
+      if (seat < list.seats) store_shared(shared_address(list.s[seat]) + threadIdx.x % 8 * 4, s);
     }
   }
-  // All rows of the listed items.
+  // All rows of the listed items, in each block from others on: all read the same.
   __device__ void run() {
-    for (u32 first = 0; first < list.seats; first += PASS) {
-      await_pass(first);
-      store_pass(first);
+    const u32 passes = (list.seats + PASS - 1) / PASS;
+    if (passes == 0) return;
+    for (u32 i = 0, pass = blockIdx.x % passes; i < passes; i++) {
+      await_pass(pass * PASS);
+      store_pass(pass * PASS);
+      if (++pass == passes) pass = 0;
     }
   }
 };

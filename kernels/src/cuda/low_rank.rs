@@ -44,7 +44,7 @@ pub(super) struct LowRankView {
     pub(super) shrinkers: u32,
     /// Of `A` of a piece, at the most; 0 where blocks with outputs must not shrink.
     pub(super) tiles: u32,
-    padding: u32,
+    pieces: u32,
 }
 
 impl LowRankView {
@@ -61,7 +61,7 @@ impl LowRankView {
         inputs: 0,
         shrinkers: 0,
         tiles: 0,
-        padding: 0,
+        pieces: 0,
     };
 
     pub(super) fn is_none(&self) -> bool {
@@ -92,7 +92,7 @@ impl LowRankView {
             inputs: shrink.inputs as u32,
             shrinkers: (cx.step.extent.pieces * tiles).div_ceil(TILES_OF_BLOCK),
             tiles,
-            padding: 0,
+            pieces: cx.step.extent.pieces,
         }
     }
 }

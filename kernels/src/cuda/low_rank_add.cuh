@@ -58,22 +58,54 @@ __device__ inline void multiply_eight(EightDeltas<T>& delta, const u32 (&a)[T::T
   for (u32 t = 0; t < T::TILES; t++) mma_bf16(delta[t], a[t], b);
 }
 
-// By eights of the tokens of the block's share. A thread has four of each eight and tile, which lie
-// like the base product's sums.
-template <class T, u32 TOKENS, bool SHARED = T::SHARES_TOTALS>
-struct Totals;
-
-// In shared memory, in the place of x: registers have no address.
-template <class T, u32 TOKENS>
-struct Totals<T, TOKENS, true> {
+// Where sums meet those of other blocks: deltas of the block's share alone, [tokens, PITCH]. A
+// thread has four of each eight and tile, which lie like the base product's sums.
+template <class T>
+struct Deltas {
   u32 own;
 
   // Once all have read x.
-  __device__ Totals(const Ring<T>& ring, const float (&sums)[T::TILES][TOKENS / 2])
-      : own(ring.base + Ring<T>::BYTES - T::TOTALS_BYTES + threadIdx.x * 16) {
+  __device__ Deltas(const Ring<T>& ring) {
+    const u32 group = threadIdx.x / GROUP, warp = threadIdx.x / WARP % 4, lane = threadIdx.x % WARP;
+    const u32 row = group * T::TILES * BOX_ROWS + warp * 16 + lane / 4;
+    own = ring.totals() + (lane % 4 * 2 * T::PITCH + row) * 4;
+#pragma unroll
+    for (u32 n = 0; n < T::SHARE / 8; n++)
+#pragma unroll
+      for (u32 t = 0; t < T::TILES; t++)
+#pragma unroll
+        for (u32 i = 0; i < 4; i++) store_shared(place(n, t, i), 0.0f);
+  }
+  __device__ u32 place(u32 eight, u32 tile, u32 i) const {
+    return own + (eight * 8 * T::PITCH + tile * BOX_ROWS + i % 2 * T::PITCH + i / 2 * 8) * 4;
+  }
+  __device__ void add(u32 eight, const EightDeltas<T>& delta) const {
+#pragma unroll
+    for (u32 t = 0; t < T::TILES; t++) {
+      float now[4];
+#pragma unroll
+      for (u32 i = 0; i < 4; i++) now[i] = load_shared_float(place(eight, t, i));
+#pragma unroll
+      for (u32 i = 0; i < 4; i++) store_shared(place(eight, t, i), now[i] + delta[t][i]);
+    }
+  }
+};
+
+// Elsewhere by eights of all tokens: the base product's sums, and like them.
+template <class T, bool SHARED = T::SHARES_TOTALS>
+struct Totals;
+
+// In shared memory, in the place of x: registers have no address.
+template <class T>
+struct Totals<T, true> {
+  u32 own;
+
+  // Once all have read x.
+  __device__ Totals(const Ring<T>& ring, const typename T::Sums& sums)
+      : own(ring.totals() + threadIdx.x * 16) {
     barrier_wait(shared_address(&ring.board->summed), 0);
 #pragma unroll
-    for (u32 n = 0; n < TOKENS / 8; n++)
+    for (u32 n = 0; n < T::TOKENS / 8; n++)
 #pragma unroll
       for (u32 t = 0; t < T::TILES; t++) {
         const float* four = sums[t] + 4 * n;
@@ -98,9 +130,9 @@ struct Totals<T, TOKENS, true> {
     }
   }
   // What they have become.
-  __device__ void give(float (&sums)[T::TILES][TOKENS / 2]) const {
+  __device__ void give(typename T::Sums& sums) const {
 #pragma unroll
-    for (u32 n = 0; n < TOKENS / 8; n++)
+    for (u32 n = 0; n < T::TOKENS / 8; n++)
 #pragma unroll
       for (u32 t = 0; t < T::TILES; t++) {
         const float4 v = load_shared_floats(place(n, t));
@@ -124,14 +156,14 @@ __device__ inline void at_index(u32 i, const F& f) {
 }
 
 // In registers, where there is one eight, or no room: code for each.
-template <class T, u32 TOKENS>
-struct Totals<T, TOKENS, false> {
-  float (&sums)[T::TILES][TOKENS / 2];
+template <class T>
+struct Totals<T, false> {
+  typename T::Sums& sums;
 
-  __device__ Totals(const Ring<T>&, float (&sums)[T::TILES][TOKENS / 2]) : sums(sums) {}
+  __device__ Totals(const Ring<T>&, typename T::Sums& sums) : sums(sums) {}
   __device__ void add(u32 eight, u32 tile, u32 half, float low, float high) const {
     const float delta[4] = {half ? 0 : low, half ? 0 : high, half ? low : 0, half ? high : 0};
-    at_index<0, TOKENS / 8>(eight, [&](auto index) {
+    at_index<0, T::TOKENS / 8>(eight, [&](auto index) {
       constexpr u32 FIRST = decltype(index)::value * 4;
 #pragma unroll
       for (u32 t = 0; t < T::TILES; t++)
@@ -141,7 +173,7 @@ struct Totals<T, TOKENS, false> {
     });
   }
   __device__ void add(u32 eight, const EightDeltas<T>& delta) const {
-    at_index<0, TOKENS / 8>(eight, [&](auto index) {
+    at_index<0, T::TOKENS / 8>(eight, [&](auto index) {
       constexpr u32 FIRST = decltype(index)::value * 4;
 #pragma unroll
       for (u32 t = 0; t < T::TILES; t++)
@@ -149,7 +181,7 @@ struct Totals<T, TOKENS, false> {
         for (u32 i = 0; i < 4; i++) sums[t][FIRST + i] += delta[t][i];
     });
   }
-  __device__ void give(float (&)[T::TILES][TOKENS / 2]) const {}
+  __device__ void give(typename T::Sums&) const {}
 };
 
 // ---- stages
@@ -161,18 +193,17 @@ struct FullStage {
   static constexpr u32 HEIGHT = T::GATED ? 8 : 16;  // outputs of a warp
   u32 from, item, tile, below;  // bytes from item to item, tile to tile, eight outputs to the next
   u32 rank_bytes;               // of a row of s
-  uint4 simple;                 // LowRankItems
+  const LowRankStage& what;
 
-  __device__ FullStage(const Ring<T>& ring, const LowRankItems<T>& list, u32 stage, u32 number) {
+  __device__ FullStage(const Ring<T>& ring, u32 stage, const LowRankStage& what) : what(what) {
     const u32 group = threadIdx.x / GROUP, warp = threadIdx.x / WARP % 4, lane = threadIdx.x % WARP;
     const u32 own = (group * T::TILES * 4 + warp) * HEIGHT + lane / 4;
-    const u32 row_bytes = list.marks[number] & EIGHT_RANKS ? 16 : 32;
+    const u32 row_bytes = what.mark & EIGHT_RANKS ? 16 : 32;
     rank_bytes = lane % 4 * 8;
     const bool there = rank_bytes < row_bytes;
     from = there ? ring.w(stage) + own * row_bytes + rank_bytes : shared_address(&ring.board->zero);
     item = there ? T::B_BYTES : 0, tile = there ? 4 * HEIGHT * row_bytes : 0;
     below = there ? 8 * row_bytes : 0;
-    simple = load_shared_4(shared_address(&list.simple[number]));
   }
   __device__ uint2 load(u32 i, u32 t) const { return load_shared_2(from + i * item + t * tile); }
 };
@@ -186,7 +217,7 @@ __device__ inline void add_ordered(const FullStage<T>& stage, const LowRankItems
   static_assert(T::ITEMS == 8, "an item for each of eight rows");
   const u32 lane = threadIdx.x % WARP;
   const uint2 s =
-      load_shared_2(shared_address(list.s[stage.simple.w + lane / 4]) + stage.rank_bytes);
+      load_shared_2(shared_address(list.s[stage.what.seat + lane / 4]) + stage.rank_bytes);
   const u32 b[2] = {s.x, s.y};
 #pragma unroll
   for (u32 t = 0; t < T::TILES; t++) {
@@ -202,7 +233,7 @@ __device__ inline void add_ordered(const FullStage<T>& stage, const LowRankItems
       const float upper = lane & 1 ? sums[3][k] : sums[2][k];
       return lane & 2 ? upper : lower;
     };
-    into.add(stage.simple.x - first / 8, t, half, own(0), own(3));
+    into.add(stage.what.eight - first / 8, t, half, own(0), own(3));
   }
 }
 
@@ -214,9 +245,9 @@ __device__ inline void add_simple(const FullStage<T>& stage, const LowRankItems<
   constexpr u32 AT_ONCE = 4 / T::TILES;  // items
   const u32 lane = threadIdx.x % WARP;
   // A row that no item has gets that of the first, and no use of it.
-  const u32 seat = stage.simple.w + (stage.simple.z >> lane / 4 * 4 & 15);
+  const u32 seat = stage.what.seat + (stage.what.order >> lane / 4 * 4 & 15);
   const uint2 s = load_shared_2(shared_address(list.s[seat]) + stage.rank_bytes);
-  const u32 mine = stage.simple.y ^ lane / 4 * 0x11111111;  // zero in the place of the lane's item
+  const u32 mine = stage.what.rows ^ lane / 4 * 0x11111111;  // zero in the place of the lane's item
   EightDeltas<T> deltas[AT_ONCE] = {};
 #pragma unroll
   for (u32 i = 0; i < T::ITEMS; i += AT_ONCE) {
@@ -243,7 +274,7 @@ __device__ inline void add_simple(const FullStage<T>& stage, const LowRankItems<
     for (u32 n = 1; n < AT_ONCE; n++)
 #pragma unroll
       for (u32 k = 0; k < 4; k++) deltas[0][t][k] += deltas[n][t][k];
-  into.add(stage.simple.x - first / 8, deltas[0]);
+  into.add(stage.what.eight - first / 8, deltas[0]);
 }
 
 // Adds an item's delta of COUNT eights of tokens from the `n`-th on, `last` at the most. `a`: its
@@ -279,17 +310,17 @@ __device__ inline void add_item(const LowRankItems<T>& list, const LowRankItem& 
 
 // Adds what the `number`-th listed stage holds.
 template <class T, class Into>
-__device__ inline void add_stage(const Ring<T>& ring, const LowRankItems<T>& list, u32 stage,
-                                 u32 number, u32 first, const Into& into) {
-  const u32 mark = list.marks[number];
-  if (mark & SIMPLE) {
-    const FullStage<T> full(ring, list, stage, number);
-    if constexpr (T::GATED) add_ordered<T>(full, list, mark & SECOND ? 1 : 0, first, into);
+__device__ inline void add_stage(const Ring<T>& ring, const LowRankItems<T>& list,
+                                 const LowRankStage& what, u32 stage, u32 number, u32 first,
+                                 const Into& into) {
+  if (what.mark & SIMPLE) {
+    const FullStage<T> full(ring, stage, what);
+    if constexpr (T::GATED) add_ordered<T>(full, list, what.mark & SECOND ? 1 : 0, first, into);
     else add_simple<T>(full, list, first, into);
     return;
   }
 #pragma unroll 1
-  for (u32 i = 0; i < (mark & COUNT); i++) {
+  for (u32 i = 0; i < (what.mark & COUNT); i++) {
     const LowRankItem item = list.items[number * T::ITEMS + i];
     add_item<T>(list, item, ring.w(stage) + i * T::B_BYTES, first, into);
   }
@@ -306,24 +337,24 @@ __device__ inline void add_lists(const Ring<T>& ring, u32 steps, u32 first, cons
     barrier_wait(shared_address(&ring.board->seated[of % 2]), parity_of_list(of));
     const u32 stages = stages_of(list);
     more = list.more;
+    LowRankStage next = list.stages[0];
     for (u32 number = 0; number < stages; number++, cursor.advance()) {
-      const auto [stage, parity] = cursor.at;
-      barrier_wait(ring.full(stage), parity);
-      add_stage<T>(ring, list, stage, number, first, into);
+      const LowRankStage what = next;
+      next = list.stages[least(number + 1, list.STAGES - 1)];
+      barrier_wait(ring.full(cursor.stage), cursor.parity);
+      add_stage<T>(ring, list, what, cursor.stage, number, first, into);
       __syncwarp();  // all lanes have read
-      ring.release(stage);
+      ring.release(cursor.stage);
     }
-    if (threadIdx.x % WARP == 0) barrier_arrive(shared_address(&ring.board->read[of % 2]));
+    barrier_arrive(shared_address(&ring.board->read[of % 2]));  // each lane for what it has read
   }
 }
 
-// Adds all of that to the sums of TOKENS rows. For whole warpgroups.
-template <class T, u32 TOKENS>
-__device__ inline void add_low_rank(const Ring<T>& ring, u32 steps, u32 first,
-                                    float (&sums)[T::TILES][TOKENS / 2]) {
-  if (threadIdx.x % WARP == 0) barrier_arrive(shared_address(&ring.board->summed));
-  const Totals<T, TOKENS> totals(ring, sums);
-  add_lists<T>(ring, steps, first, totals);
+// Adds all of that to the block's sums.
+template <class T>
+__device__ inline void add_low_rank(const Ring<T>& ring, u32 steps, typename T::Sums& sums) {
+  const Totals<T> totals(ring, sums);
+  add_lists<T>(ring, steps, 0, totals);
   totals.give(sums);
 }
 

@@ -17,6 +17,7 @@ struct LowRank {
   u32 inputs;
   u32 shrinkers;  // blocks that only shrink, ahead of those with outputs
   u32 tiles;      // of A of a piece, at the most
+  u32 pieces;     // of the step, at the most
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -55,6 +56,15 @@ struct alignas(16) LowRankItem {
   u16 seat;           // of its first row of s
 };
 
+// What a stage holds.
+struct alignas(16) LowRankStage {
+  u32 mark;
+  // Of a simple one: which of eight rows each item has, four bits an item, and the reverse; the
+  // number of that eight, and the first seat.
+  u32 rows, order;
+  u16 eight, seat;
+};
+
 // Some of a block's items. There are two such lists behind `Board`, which take turns.
 template <class T>
 struct LowRankItems {
@@ -65,10 +75,7 @@ struct LowRankItems {
   LowRankItem items[ROOM];
   const bf16* b[ROOM];  // [end - begin, ranks]
   alignas(16) u8 s[SEATS][S_ROW_BYTES];
-  // By stages: of simple ones the eight rows that theirs are of, which of these each item has, four
-  // bits an item, and the reverse, and the first seat; items, and marks.
-  uint4 simple[STAGES];
-  u32 marks[STAGES];
+  LowRankStage stages[STAGES];
   u8 owners[SEATS];  // their items
   u32 count;         // of items
   u32 seats;         // that these take
@@ -101,16 +108,16 @@ __device__ inline void mark_stages(LowRankItems<T>& list) {
   static_assert(T::ITEMS % 4 == 0, "simple stages are added by fours");
   bool simple = count == T::ITEMS;
   u32 seen = 0, rows = 0, order = 0;
-#pragma unroll 1
-  for (u32 i = 0; i < count; i++) {
-    const LowRankItem& item = items[i];
+#pragma unroll
+  for (u32 i = 0; i < T::ITEMS; i++) {  // those behind the last are of no use
+    const LowRankItem item = items[i];
     const u32 row = item.row % 8;
     simple = simple && kind_of(item) == kind && item.rows == 1 && item.begin == 0 &&
              item.end == T::HEIGHT && (T::GATED ? row == i : !(seen >> row & 1));
     seen |= 1u << row, rows |= row << i * 4, order |= i << row * 4;
   }
-  list.marks[stage] = count | (simple ? SIMPLE | (kind & (SECOND | EIGHT_RANKS)) : 0);
-  list.simple[stage] = make_uint4(items[0].row / 8, rows, order, items[0].seat);
+  const u32 mark = count | (simple ? SIMPLE | (kind & (SECOND | EIGHT_RANKS)) : 0);
+  list.stages[stage] = {mark, rows, order, u16(items[0].row / 8), items[0].seat};
 }
 
 // Lists what the outputs of a tile need, for the rows of `share`. For a whole warp.
@@ -125,7 +132,7 @@ struct LowRankLister {
 
   __device__ LowRankLister(const Lookup<T>& found, const LowRank& low_rank, u32 tile, u32 outputs,
                            const RowRange& share)
-      : tile(tile), outputs(outputs), share(share), tiles(found, low_rank.adapters) {}
+      : tile(tile), outputs(outputs), share(share), tiles(found, low_rank.adapters.tiles, share) {}
 
   // Makes an item of the lane's next tile, if the block has some of its outputs.
   __device__ void find(const Tile& next) {
@@ -146,6 +153,17 @@ struct LowRankLister {
             u16(run),
             0};
   }
+  // Says that the seats first..end are the item's at `place`, for each lane that has one. All lanes
+  // write them.
+  __device__ void own_seats(LowRankItems<T>& list, bool has, u32 place, u32 first, u32 end) const {
+    for (u32 lanes = __ballot_sync(~0u, has); lanes; lanes &= lanes - 1) {
+      const u32 lane = __ffs(lanes) - 1, owner = __shfl_sync(~0u, place, lane);
+      const u32 stop = __shfl_sync(~0u, end, lane);
+      u32 seat = __shfl_sync(~0u, first, lane) + threadIdx.x % WARP;
+#pragma unroll 1
+      for (; seat < stop; seat += WARP) list.owners[seat] = owner;
+    }
+  }
   // Lists as many as there is room for. Gives whether another list has to follow.
   __device__ bool fill(LowRankItems<T>& list) {
     const u32 below = (1u << threadIdx.x % WARP) - 1;
@@ -158,20 +176,21 @@ struct LowRankLister {
         if (!more) break;
         find(next);
       }
-      const u32 place = count + __popc(__ballot_sync(~0u, waits) & below);
-      u32 seat = seats;
-      scan(waits ? item.rows : 0, seat);
+      const u32 ahead = __popc(__ballot_sync(~0u, waits) & below), place = count + ahead;
+      u32 seat = seats + ahead;
+      if (__any_sync(~0u, waits && item.rows > 1)) scan(waits ? item.rows : 0, seat = seats);
       const u32 stop = seat + item.rows;
       const bool fits = waits && place < list.ROOM && stop <= list.SEATS;
       count += __popc(__ballot_sync(~0u, fits));
       seats = __reduce_max_sync(~0u, fits ? stop : seats);
       if (fits) {
-        for (u32 i = seat; i < stop; i++) list.owners[i] = place;
+        if (item.rows == 1) list.owners[seat] = place;
         item.seat = seat;
         list.items[place] = item;
         list.b[place] = b;
         waits = false;
       }
+      own_seats(list, fits && item.rows > 1, place, seat, stop);
     } while (!__any_sync(~0u, waits));
     if (threadIdx.x % WARP == 0) list.count = count, list.seats = seats, list.more = more;
     __syncwarp();

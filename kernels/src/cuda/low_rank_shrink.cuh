@@ -109,7 +109,7 @@ struct ShrinkCopier {
       : room(room),
         low_rank(low_rank),
         board(room.board),
-        found(step, low_rank.adapters, low_rank.layer, low_rank.site) {
+        found(step, low_rank.pieces, low_rank.adapters, low_rank.layer, low_rank.site) {
     u32 units = 0, rows = 1;
 #pragma unroll
     for (u32 g = 0; g < GROUPS; g++) {

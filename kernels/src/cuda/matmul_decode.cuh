@@ -101,7 +101,7 @@ __device__ inline void write_plain(const Ring<T>& ring, const Product& p, u32 ti
                                    typename T::Sums& sums) {
   float* y = static_cast<float*>(p.out);
   scale_sums<T>(ring, p, sums, [&](u32 row) { return tile * T::ROWS + row; });
-  for_each_sum<T, T::TOKENS>(sums, [&](u32 row, u32 token, float sum) {
+  for_each_sum<T>(sums, [&](u32 row, u32 token, float sum) {
     const u32 output = tile * T::ROWS + row;
     if (output < p.outputs && token < p.rows) y[u64(token) * p.outputs + output] = sum;
   });
@@ -140,22 +140,13 @@ __device__ inline void write_gated(const Ring<T>& ring, const Product& p, u32 ti
   }
 }
 
-// ---- sums that meet in shared memory: tiles [tokens, PITCH] in place of the stages
+// ---- sums that meet in shared memory
 
 template <class T>
-constexpr u32 PITCH = T::ROWS + 4;  // floats; no bank twice
-
-// Where delta lies, behind the partial sums.
-template <class T>
-__device__ inline u32 delta_tile(const Ring<T>& ring) {
-  static_assert((T::TOKENS + T::SHARE) * PITCH<T> * 4 <= Ring<T>::BYTES, "tiles fit");
-  return ring.base + T::TOKENS * PITCH<T> * 4;
-}
-
-template <class T, u32 TOKENS>
-__device__ inline void put_tile(u32 tile, const float (&sums)[T::TILES][TOKENS / 2]) {
-  for_each_sum<T, TOKENS>(sums, [&](u32 row, u32 token, float sum) {
-    store_shared(tile + (token * PITCH<T> + row) * 4, sum);
+__device__ inline void put_tile(u32 tile, const typename T::Sums& sums) {
+  static_assert(T::TOKENS * T::PITCH * 4 <= Ring<T>::BYTES, "a tile fits");
+  for_each_sum<T>(sums, [&](u32 row, u32 token, float sum) {
+    store_shared(tile + (token * T::PITCH + row) * 4, sum);
   });
 }
 
@@ -164,21 +155,17 @@ __device__ inline float4 load_floats(const float* p) { return *reinterpret_cast<
 // Four outputs of a token: the blocks' sums in their order, then delta.
 template <class T>
 __device__ inline float4 sum_up(const Ring<T>& ring, const Work& work, u32 token, u32 row) {
-  const u32 at = (token * PITCH<T> + row) * 4;
-  float4 sum;
-  if constexpr (T::SPLITS == 1) {
-    sum = load_shared_floats(ring.base + at);
-  } else {
-    float4 part[T::SPLITS];
+  const u32 at = ring.parts() + (token * T::PITCH + row) * 4;
+  if constexpr (T::SPLITS == 1) return load_shared_floats(at);
+  float4 part[T::SPLITS];
 #pragma unroll
-    for (u32 j = 0; j < T::SPLITS; j++) part[j] = load_cluster(ring.base + at, j);
-    sum = part[0];
+  for (u32 j = 0; j < T::SPLITS; j++) part[j] = load_cluster(at, j);
+  float4 sum = part[0];
 #pragma unroll
-    for (u32 j = 1; j < T::SPLITS; j++) sum = sum + part[j];
-    if constexpr (T::LORA) {
-      const u32 own = token - work.split * T::SHARE;
-      sum = sum + load_shared_floats(delta_tile(ring) + (own * PITCH<T> + row) * 4);
-    }
+  for (u32 j = 1; j < T::SPLITS; j++) sum = sum + part[j];
+  if constexpr (T::LORA) {
+    const u32 own = token - work.split * T::SHARE;
+    sum = sum + load_shared_floats(ring.totals() + (own * T::PITCH + row) * 4);
   }
   return sum;
 }
@@ -258,7 +245,8 @@ __device__ inline void help(const Ring<T>& ring, const Work& work, const Step& s
     return find_scales<T>(ring, p, 0, 1);
   }
   const RowRange share = share_of<T>(work);
-  Lookup<T> found(step, p.low_rank.adapters, p.low_rank.layer, p.low_rank.site);
+  const LowRank& low = p.low_rank;
+  Lookup<T> found(step, low.pieces, low.adapters, low.layer, low.site);
   found.join();
   LowRankLister<T> lister(found, p.low_rank, work.first, p.outputs, share);
   // The first two lists are made before the predecessor has ended; then one after the other, as
@@ -275,10 +263,10 @@ __device__ inline void help(const Ring<T>& ring, const Work& work, const Step& s
       wait_for_predecessor();
       clear_spent(p.low_rank);
       using Seater = LowRankSeater<T>;
-      if constexpr (Seater::AWAITS_FEW) Seater{p.low_rank, low_rank_items(ring, 0)}.await_few();
+      if constexpr (Seater::AWAITS_FEW) Seater(p.low_rank, low_rank_items(ring, 0)).await_few();
     }
     for (; seated <= made; seated++) {
-      LowRankSeater<T>{p.low_rank, low_rank_items(ring, seated)}.run();
+      LowRankSeater<T>(p.low_rank, low_rank_items(ring, seated)).run();
       barrier_arrive(shared_address(&ring.board->seated[seated % 2]));
     }
   }
@@ -292,35 +280,37 @@ __device__ inline void multiply_tiles(const Ring<T>& ring, const Work& work, con
   for (u32 tile = work.first; tile < work.tiles; tile += work.stride) {
     typename T::Sums sums;
     accumulate<T>(ring, cursor, work.steps, sums);
-    if constexpr (T::LORA) add_low_rank<T, T::TOKENS>(ring, work.steps, 0, sums);
+    if constexpr (T::LORA) {
+      barrier_arrive(shared_address(&ring.board->summed));
+      add_low_rank<T>(ring, work.steps, sums);
+    }
     barrier_wait(shared_address(&ring.board->scaled), 0);
     if constexpr (E == Epilogue::GATED) write_gated<T>(ring, p, tile, sums);
     else write_plain<T>(ring, p, tile, sums);
   }
 }
 
-// And where sums meet in shared memory: one tile.
+// And where sums meet in shared memory: one tile. Those that other blocks wait for come first.
 template <class T>
 __device__ inline void multiply_part(const Ring<T>& ring, const Work& work, const Product& p) {
+  const u32 summed = shared_address(&ring.board->summed);
   Cursor<T> cursor;
   typename T::Sums sums;
   accumulate<T>(ring, cursor, work.steps, sums);
-  const auto meet = [] {  // every stage has been read and is free
-    asm volatile("bar.sync 1, %0;" ::"n"(T::MULTIPLIERS) : "memory");
-  };
-  if constexpr (!T::LORA) {
-    meet();
-  } else if constexpr (T::SPLITS == 1) {
-    add_low_rank<T, T::TOKENS>(ring, work.steps, 0, sums);
-    meet();
-  } else {
-    float delta[T::TILES][T::SHARE / 2] = {};
-    add_low_rank<T, T::SHARE>(ring, work.steps, work.split * T::SHARE, delta);
-    meet();
-    put_tile<T, T::SHARE>(delta_tile(ring), delta);
+  barrier_arrive(summed);
+  if constexpr (T::LORA && T::SPLITS == 1) add_low_rank<T>(ring, work.steps, sums);
+  barrier_wait(summed, 0);
+  if constexpr (T::LORA && T::SPLITS == 1) {  // B has been read too
+    barrier_arrive(summed);
+    barrier_wait(summed, 1);
   }
-  put_tile<T, T::TOKENS>(ring.base, sums);
+  put_tile<T>(ring.parts(), sums);
   barrier_wait(shared_address(&ring.board->scaled), 0);
+  if constexpr (T::SPLITS > 1) {
+    __syncwarp();
+    cluster_arrive();
+    if constexpr (T::LORA) add_lists<T>(ring, work.steps, work.split * T::SHARE, Deltas<T>(ring));
+  }
 }
 
 // rows <= TOKENS; outputs a multiple of 8, of 16 where they are GATED; at least a stage of inputs
@@ -343,6 +333,7 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
   __syncthreads();
   if (threadIdx.x >= T::MULTIPLIERS + WARP) {
     if (only) return;
+    if constexpr (T::SPLITS > 1) cluster_pass();
     help<T, E>(ring, work, step, p);
   } else if (threadIdx.x >= T::MULTIPLIERS) {
     Copier<T, E == Epilogue::GATED> copier(ring, work, w, x);
@@ -352,6 +343,7 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
       if (shrinks) copy_units<T>(ShrinkRoom::of<T>(ring, only), step, p.low_rank);
       if (only) return;
     }
+    if constexpr (T::SPLITS > 1) cluster_pass();
     if (threadIdx.x == T::MULTIPLIERS) copier.run();
     __syncwarp();
     wait_for_predecessor();
@@ -373,11 +365,15 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
   if constexpr (MEET) {
     __syncwarp();
     Finish<T, E> finish(ring, p, work);
-    if constexpr (T::SPLITS > 1) cluster_sync();
-    else __syncthreads();
+    if constexpr (T::SPLITS > 1) cluster_wait();
+    if constexpr (T::SPLITS == 1 || T::LORA) __syncthreads();
     finish.run();
   }
-  if constexpr (T::SPLITS > 1) cluster_sync();  // no block ends while another looks into it
+  if constexpr (T::SPLITS > 1) {  // no block ends while another looks into it
+    __syncwarp();
+    cluster_arrive();
+    cluster_wait();
+  }
 }
 
 // A source that lists kernels comes as several modules (matmul/decode.rs), which compile side by

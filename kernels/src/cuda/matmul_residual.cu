@@ -24,7 +24,6 @@ KERNEL(64, 128, 1, 2, 1)
 KERNEL(64, 128, 2, 2, 1)
 KERNEL(64, 128, 3, 2, 1)
 KERNEL(64, 128, 6, 2, 1)
-KERNEL(128, 128, 2, 1, 1)
 KERNEL(128, 128, 3, 1, 1)
 #endif
 #endif

@@ -99,16 +99,32 @@ __device__ inline uint4 load_stream(const void* p) {
                : "l"(p));
   return v;
 }
-// Brings bytes into the second-level cache; both multiples of 16. No effect before sm_90.
+// For what is read once: it leaves the second-level cache before all else.
+__device__ inline u64 evict_first() {
+  u64 policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+// Brings bytes that are read once into the second-level cache; both multiples of 16. No effect
+// before sm_90.
 __device__ inline void prefetch_bytes(const void* p, u32 bytes) {
 #if __CUDA_ARCH__ >= 900
-  if (bytes) asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(bytes));
+  if (bytes)
+    asm volatile("cp.async.bulk.prefetch.L2.global.L2::cache_hint [%0], %1, %2;" ::"l"(p),
+                 "r"(bytes), "l"(evict_first()));
 #endif
 }
 // 16 bytes from global to shared memory, asynchronously; zeros where `!valid`.
 __device__ inline void copy_async(u32 shared, const void* global, bool valid = true) {
   int size = valid ? 16 : 0;
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(size)
+               : "memory");
+}
+// The same of what is read once.
+__device__ inline void copy_async_once(u32 shared, const void* global, bool valid) {
+  int size = valid ? 16 : 0;
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(shared),
+               "l"(global), "r"(size), "l"(evict_first())
                : "memory");
 }
 __device__ inline void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }

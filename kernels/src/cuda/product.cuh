@@ -45,13 +45,19 @@ struct Tiling {
   static constexpr u32 SHARE = SPLITS == 1           ? TOKENS
                                : TOKENS < 8 * SPLITS ? 8
                                                      : (TOKENS / SPLITS + 7) / 8 * 8;
-  // What low ranks are added to, and whether it takes the place of x behind it (low_rank_add.cuh).
-  static constexpr u32 TOTALS_BYTES = SHARE / 8 * TILES * MULTIPLIERS * 16;
-  static constexpr bool SHARES_TOTALS = LORA && SHARE > 8 && TOTALS_BYTES <= STAGES* X_BYTES;
+  // Tiles of sums, [tokens, PITCH]: floats, no bank twice.
+  static constexpr u32 PITCH = ROWS + 4;
+  // What takes the place of x behind it: sums of the block and, of its share, deltas; or what these
+  // are added to, if there is room (low_rank_add.cuh).
+  static constexpr u32 PARTS_BYTES = LORA && SPLITS > 1 ? TOKENS * PITCH * 4 : 0;
+  static constexpr u32 TOTALS_BYTES = SPLITS > 1 ? SHARE * PITCH * 4 : SHARE * ROWS * 4;
+  static constexpr bool SHARES_TOTALS =
+      LORA && (SPLITS > 1 || SHARE > 8) && PARTS_BYTES + TOTALS_BYTES <= STAGES * X_BYTES;
+  static constexpr u32 BEHIND_X = SHARES_TOTALS ? PARTS_BYTES + TOTALS_BYTES : 0;
+  static_assert(!LORA || SPLITS == 1 || SHARES_TOTALS, "parts and deltas fit");
   // Stages of B behind the weights, in their place or what is left of that of x too.
   static constexpr u32 B_STAGES =
-      REUSES_X ? (STAGES * (W_BYTES + X_BYTES) - (SHARES_TOTALS ? TOTALS_BYTES : 0)) / W_BYTES
-               : STAGES;
+      REUSES_X ? (STAGES * (W_BYTES + X_BYTES) - BEHIND_X) / W_BYTES : STAGES;
   // Items of a stage of low ranks (low_rank.cuh).
   static constexpr u32 HEIGHT = GATED ? ROWS / 2 : ROWS;  // outputs of each
   static constexpr u32 ITEMS = least(W_BYTES / (HEIGHT * 32), 8);
@@ -71,7 +77,8 @@ template <class T>
 struct Board {
   u64 full[T::B_STAGES], empty[T::B_STAGES];
   u64 scaled;  // once `scales` are there
-  u64 summed;  // once weights and x have been read
+  // By lane of those that multiply: once weights and x have been read; LORA: then, once B has been.
+  u64 summed;
   // LORA, by lists: once it is made, once its s is there, once all of it has been read.
   u64 listed[2], seated[2], read[2];
   Units units;  // LORA
@@ -104,6 +111,12 @@ struct Ring {
   }
   __device__ u32 w(u32 stage) const { return base + stage * T::W_BYTES; }
   __device__ u32 x(u32 stage) const { return base + T::STAGES * T::W_BYTES + stage * T::X_BYTES; }
+  // Of tiles that several blocks have parts of: in the place of the stages, or behind B; then what
+  // low ranks are added to.
+  __device__ u32 parts() const {
+    return base + (T::LORA && T::SPLITS > 1 ? BYTES - T::BEHIND_X : 0);
+  }
+  __device__ u32 totals() const { return base + BYTES - T::TOTALS_BYTES; }
   __device__ u32 full(u32 stage) const { return base + BYTES + stage * 8; }
   __device__ u32 empty(u32 stage) const { return full(stage) + T::B_STAGES * 8; }
 
@@ -113,11 +126,11 @@ struct Ring {
       barrier_init(empty(i), T::MULTIPLIERS / WARP);
     }
     barrier_init(shared_address(&board->scaled), T::LORA ? T::MULTIPLIERS : WARP);
-    barrier_init(shared_address(&board->summed), T::MULTIPLIERS / WARP);
+    barrier_init(shared_address(&board->summed), T::MULTIPLIERS);
     for (u32 i = 0; i < 2; i++) {
       barrier_init(shared_address(&board->listed[i]), WARP);
       barrier_init(shared_address(&board->seated[i]), WARP);
-      barrier_init(shared_address(&board->read[i]), T::MULTIPLIERS / WARP);
+      barrier_init(shared_address(&board->read[i]), T::MULTIPLIERS);
     }
     board->zero = make_uint4(0, 0, 0, 0);
     barrier_init_fence();
@@ -210,13 +223,16 @@ struct Copier {
 
   // W of the first stages.
   __device__ void run_ahead() {
+#pragma unroll 1
     for (u32 i = 0; i < T::STAGES && !is_done(); i++, advance()) load_w();
   }
   // Their x, once the predecessor has ended, and all others.
   __device__ void run() {
     wait_for_predecessor();
     begin();
+#pragma unroll 1
     for (u32 i = 0; i < T::STAGES && !is_done(); i++, advance()) load_x();
+#pragma unroll 1
     for (; !is_done(); advance()) {
       barrier_wait(ring.empty(cursor.stage), cursor.parity ^ 1);
       load_w();
@@ -260,13 +276,13 @@ __device__ inline void accumulate(const Ring<T>& ring, Cursor<T>& cursor, u32 st
 }
 
 // Calls `f(row of the tile, token, sum)` for sums that lie like those of `accumulate`.
-template <class T, u32 TOKENS, class F>
-__device__ inline void for_each_sum(const float (&sums)[T::TILES][TOKENS / 2], F f) {
+template <class T, class F>
+__device__ inline void for_each_sum(const typename T::Sums& sums, F f) {
   const u32 group = threadIdx.x / GROUP, warp = threadIdx.x / WARP % 4, lane = threadIdx.x % WARP;
 #pragma unroll
   for (u32 t = 0; t < T::TILES; t++)
 #pragma unroll
-    for (u32 i = 0; i < TOKENS / 2; i++)
+    for (u32 i = 0; i < T::TOKENS / 2; i++)
       f((group * T::TILES + t) * BOX_ROWS + warp * 16 + lane / 4 + i / 2 % 2 * 8,
         i / 4 * 8 + lane % 4 * 2 + i % 2, sums[t][i]);
 }

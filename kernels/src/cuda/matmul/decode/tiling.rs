@@ -53,7 +53,7 @@ impl Tiling {
         let splits = splits(epilogue, [outputs, inputs], processors);
         let fits_low = outputs.div_ceil(LOW) <= 2 * processors;
         let (rows, per_processor) = match epilogue {
-            Epilogue::Residual if tokens == 128 && matches!(splits, 2 | 3) => (128, 1),
+            Epilogue::Residual if tokens == 128 && splits == 3 => (128, 1),
             Epilogue::Gated if !fits_low && tokens == 128 => (256, 1),
             Epilogue::Gated if !fits_low => (128, 2),
             Epilogue::Plain if splits == 1 && !fits_low && tokens <= 32 => (128, 2),
