@@ -108,7 +108,7 @@ __device__ inline void mark_stages(LowRankItems<T>& list) {
   static_assert(T::ITEMS % 4 == 0, "simple stages are added by fours");
   bool simple = count == T::ITEMS;
   u32 seen = 0, rows = 0, order = 0;
-#pragma unroll
+#pragma unroll 4
   for (u32 i = 0; i < T::ITEMS; i++) {  // those behind the last are of no use
     const LowRankItem item = items[i];
     const u32 row = item.row % 8;

@@ -36,9 +36,10 @@ __device__ inline void find_scales(const Ring<T>& ring, const Product& p, u32 wa
   constexpr u32 EIGHT = 8, EIGHTS = WARP / EIGHT;
   const u32 lane = threadIdx.x % WARP, sub = lane % EIGHT;
   const u32 parts = (p.inputs + PART - 1) / PART, stride = parts_of(p.inputs);
+#pragma unroll 1
   for (u32 base = warp * WARP + lane / EIGHT; base < T::TOKENS; base += warps * WARP) {
     float sums[EIGHT] = {};
-#pragma unroll(T::TOKENS == 128 ? 2 : 1)
+#pragma unroll 1
     for (u32 i = sub * 4; p.squares && i < parts; i += EIGHT * 4) {
       float4 v[EIGHT];
 #pragma unroll
@@ -170,16 +171,14 @@ __device__ inline float4 sum_up(const Ring<T>& ring, const Work& work, u32 token
   return sum;
 }
 
-// The residual of four outputs of a token, and the next x. 16 neighbouring lanes have a part.
-__device__ inline void add_residual(const Product& p, u32 token, u32 output, float4 y,
+// The residual of four outputs of a token, and the next x. 16 neighbouring lanes have a part, or
+// are outside. For whole warps.
+__device__ inline void add_residual(const Product& p, u32 token, u32 output, bool inside, float4 y,
                                     float4 before, float4 weight) {
-  const bool inside = output < p.outputs;
   const float4 now = before + y, x = now * weight;
   float squares = inside ? now.x * now.x + now.y * now.y + now.z * now.z + now.w * now.w : 0;
-  const u32 half = threadIdx.x % WARP / 16 * 16;
 #pragma unroll
-  for (u32 offset = 8; offset; offset /= 2)
-    squares += __shfl_xor_sync(0xffffu << half, squares, offset);
+  for (u32 offset = 8; offset; offset /= 2) squares += __shfl_xor_sync(~0u, squares, offset);
   if (!inside) return;
   const u64 at = u64(token) * p.outputs + output;
   *reinterpret_cast<float4*>(p.residual + at) = now;
@@ -215,17 +214,18 @@ struct Finish {
   }
   // Once all sums are there.
   __device__ void run() {
-    for (u32 i = threadIdx.x; is_live(i); i += T::THREADS) {
-      const u32 token = this->token(i), output = this->output(i);
+#pragma unroll 1
+    for (u32 i = threadIdx.x; is_live(i - i % WARP); i += T::THREADS) {  // for all lanes alike
+      const u32 token = is_live(i) ? this->token(i) : share.first, output = this->output(i);
       const float scale = ring.board->scales[token];
       float4 y =
           sum_up<T>(ring, work, token, i % QUADS * 4) * make_float4(scale, scale, scale, scale);
-      const bool inside = output < p.outputs;
+      const bool inside = is_live(i) && output < p.outputs;
       if (inside && p.bias) y = y + load_floats(p.bias + output);
       if constexpr (E == Epilogue::RESIDUAL) {
         const float4 before = this->before, weight = this->weight;
         load(i + T::THREADS);
-        add_residual(p, token, output, y, before, weight);
+        add_residual(p, token, output, inside, y, before, weight);
       } else if (inside) {
         *reinterpret_cast<float4*>(static_cast<float*>(p.out) + u64(token) * p.outputs + output) =
             y;
@@ -329,7 +329,7 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
   const bool only = T::REUSES_X && blockIdx.x < p.low_rank.shrinkers;
   const bool shrinks = T::REUSES_X && (only || may_take_units<T>(step, p.low_rank));
   const Work work = Work::of_block<T>(p.inputs, p.outputs, T::LORA ? p.low_rank.shrinkers : 0);
-  if (threadIdx.x == 0) ring.init();
+  ring.init();
   __syncthreads();
   if (threadIdx.x >= T::MULTIPLIERS + WARP) {
     if (only) return;

@@ -120,14 +120,17 @@ struct Ring {
   __device__ u32 full(u32 stage) const { return base + BYTES + stage * 8; }
   __device__ u32 empty(u32 stage) const { return full(stage) + T::B_STAGES * 8; }
 
+  // For the first threads of the block.
   __device__ void init() const {
-    for (u32 i = 0; i < T::B_STAGES; i++) {
-      barrier_init(full(i), 1);
-      barrier_init(empty(i), T::MULTIPLIERS / WARP);
+    if (threadIdx.x < T::B_STAGES) {
+      barrier_init(full(threadIdx.x), 1);
+      barrier_init(empty(threadIdx.x), T::MULTIPLIERS / WARP);
+      barrier_init_fence();
     }
+    if (threadIdx.x > 0) return;
     barrier_init(shared_address(&board->scaled), T::LORA ? T::MULTIPLIERS : WARP);
     barrier_init(shared_address(&board->summed), T::MULTIPLIERS);
-    for (u32 i = 0; i < 2; i++) {
+    for (u32 i = 0; T::LORA && i < 2; i++) {
       barrier_init(shared_address(&board->listed[i]), WARP);
       barrier_init(shared_address(&board->seated[i]), WARP);
       barrier_init(shared_address(&board->read[i]), T::MULTIPLIERS);
