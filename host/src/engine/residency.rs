@@ -94,6 +94,11 @@ impl AdapterResidency {
         self.resident.contains_key(&id)
     }
 
+    /// Whether running sequences use an adapter.
+    pub(super) fn in_use(&self, id: AdapterId) -> bool {
+        self.resident.get(&id).is_some_and(|resident| resident.leases > 0)
+    }
+
     /// Slabs to be found before `image` can be leased.
     pub(super) fn slabs_missing(&self, image: &AdapterImage) -> usize {
         if self.has(image.id) { 0 } else { image.map.slabs as usize }

@@ -2,7 +2,8 @@
 //!
 //! Continuous batching with chunked prefill over one queue: running sequences in order of arrival,
 //! those that decode first, then prompts in chunks, then new sequences while budget, slots and
-//! memory last. A running sequence that needs a page and finds none preempts the newest one, which
+//! memory last. Of these, such whose adapter is in use already go ahead of others, a bounded number
+//! of times: a step reads each of its adapters once (adapter clustering, S-LoRA). A running sequence that needs a page and finds none preempts the newest one, which
 //! is recomputed later; the oldest can always go on, so that whatever fits an empty pool finishes.
 //! The scheduler is plain data: it knows slabs by number and touches no device.
 //!
@@ -30,10 +31,10 @@ use super::{
 };
 use crate::model::AdapterId;
 
-/// Later sequences that may start before one that does not fit yet.
-const MAX_OVERTAKEN: u32 = 32;
+/// Later sequences that may start before one.
+const MAX_OVERTAKEN: u32 = 64;
 /// Waiting sequences that are looked at in a step.
-const LOOK_AHEAD: usize = 64;
+const LOOK_AHEAD: usize = 128;
 
 /// Copies of adapters under way at once: their order is fixed when they begin.
 const MAX_LOADS: usize = 8;
@@ -266,27 +267,36 @@ impl Scheduler {
         self.preemptions += 1;
     }
 
-    /// Starts waiting sequences while a step has rows left; the loads that they need. One that does
-    /// not fit may be overtaken, but only so often: then nobody starts until it does.
+    /// Starts waiting sequences while a step has rows left; the loads that they need.
     fn admit(&mut self) -> Vec<AdapterLoad> {
         let mut loads = Vec::new();
         let taken: usize = self.running.iter().map(Sequence::remaining).sum();
         let mut budget = self.max_step_tokens.saturating_sub(taken);
-        let mut at = 0;
         while budget > 0 && self.running.len() < self.max_running {
-            let Some(sequence) = self.waiting.get(at) else { break };
-            if self.fits(sequence) {
-                let sequence = self.waiting.remove(at).expect("just seen");
-                self.waiting.range_mut(..at).for_each(|passed| passed.overtaken += 1);
-                let started = self.start(sequence, &mut loads);
-                budget = budget.saturating_sub(self.running[started].remaining());
-            } else if sequence.overtaken >= MAX_OVERTAKEN || at >= LOOK_AHEAD {
-                break;
-            } else {
-                at += 1;
-            }
+            let Some(next) = self.next() else { break };
+            let sequence = self.waiting.remove(next).expect("just seen");
+            self.waiting.range_mut(..next).for_each(|passed| passed.overtaken += 1);
+            let started = self.start(sequence, &mut loads);
+            budget = budget.saturating_sub(self.running[started].remaining());
         }
         loads
+    }
+
+    /// Who of the waiting starts next: the first that fits, or one that fits and whose adapter is in
+    /// use, which the step then reads anyway. Nobody passes one that has been overtaken too often,
+    /// nor, for its adapter, one that has been preempted.
+    fn next(&self) -> Option<usize> {
+        let ahead = || self.waiting.iter().take(LOOK_AHEAD);
+        let last = ahead().position(|sequence| sequence.overtaken >= MAX_OVERTAKEN);
+        let reach = last.map_or(LOOK_AHEAD, |last| last + 1);
+        let in_use = |sequence: &Sequence| {
+            sequence.adapter().is_some_and(|image| self.residency.in_use(image.id))
+        };
+        let companion = ahead()
+            .take(reach)
+            .take_while(|sequence| !sequence.has_run())
+            .position(|sequence| in_use(sequence) && self.fits(sequence));
+        companion.or_else(|| ahead().take(reach).position(|sequence| self.fits(sequence)))
     }
 
     /// Whether a waiting sequence's tokens and adapter can be held, with a page to spare for each

@@ -142,6 +142,11 @@ impl Sequence {
         self.output.is_closed()
     }
 
+    /// Whether it has been started before, and preempted if it waits.
+    pub(super) fn has_run(&self) -> bool {
+        self.place.is_none()
+    }
+
     /// Leaves the waiting queue.
     pub(super) fn start(&mut self) {
         self.place = None;

@@ -277,6 +277,29 @@ fn a_sequence_whose_adapter_does_not_fit_is_overtaken_but_not_for_ever() {
 }
 
 #[test]
+fn sequences_whose_adapter_is_in_use_start_first_but_not_for_ever() {
+    let mut drive = Drive::new(Scheduler::new(SLABS, 2, 64));
+    let [used, other] = [1, 2].map(|id| adapter(id, 1));
+    let _running = drive.submit((16, 200), Some(used.clone()));
+    drive.step();
+    let mut overtaken = drive.submit((1, 1), Some(other));
+    let mut base = drive.submit((1, 1), None);
+    let mut later: Vec<_> =
+        (0..2 * MAX_OVERTAKEN).map(|_| drive.submit((1, 1), Some(used.clone()))).collect();
+    let mut steps = 0;
+    while !received(&mut overtaken).1 {
+        assert!(!received(&mut base).1, "the base alone overtakes nobody");
+        drive.step();
+        steps += 1;
+        assert!(steps < 400, "the sequence with another adapter starts");
+    }
+    let first = later.iter_mut().filter_map(|stream| received(stream).1.then_some(()));
+    assert_eq!(first.count(), MAX_OVERTAKEN as usize);
+    drive.step();
+    assert!(received(&mut base).1, "it has been overtaken as often");
+}
+
+#[test]
 fn idle_adapters_stay_until_slabs_are_wanted_and_the_least_used_goes() {
     let mut drive = Drive::new(Scheduler::new(SLABS, 4, 64));
     let adapters: Vec<_> = (0..4).map(|i| adapter(i, 7)).collect();
