@@ -3,8 +3,9 @@
 //! Continuous batching with chunked prefill over one queue: running sequences in order of arrival,
 //! those that decode first, then prompts in chunks, then new sequences while budget, slots and
 //! memory last. Of these, such whose adapter is in use already go ahead of others, a bounded number
-//! of times: a step reads each of its adapters once (adapter clustering, S-LoRA). A running sequence that needs a page and finds none preempts the newest one, which
-//! is recomputed later; the oldest can always go on, so that whatever fits an empty pool finishes.
+//! of times: a step reads each of its adapters once (adapter clustering, S-LoRA). A running
+//! sequence that needs a page and finds none preempts the newest one, which is recomputed later;
+//! the oldest can always go on, so that whatever fits an empty pool finishes.
 //! The scheduler is plain data: it knows slabs by number and touches no device.
 //!
 //! A sequence whose adapter is not in the pool starts like any other, with slabs for both, and has
@@ -282,9 +283,9 @@ impl Scheduler {
         loads
     }
 
-    /// Who of the waiting starts next: the first that fits, or one that fits and whose adapter is in
-    /// use, which the step then reads anyway. Nobody passes one that has been overtaken too often,
-    /// nor, for its adapter, one that has been preempted.
+    /// Who of the waiting starts next: one that fits and whose adapter is in use, which the step
+    /// then reads anyway, else the first that fits. Nobody passes one that has been overtaken too
+    /// often, nor, for its adapter, one that has been preempted.
     fn next(&self) -> Option<usize> {
         let ahead = || self.waiting.iter().take(LOOK_AHEAD);
         let last = ahead().position(|sequence| sequence.overtaken >= MAX_OVERTAKEN);
