@@ -61,8 +61,8 @@ struct TilesOfB {
       : found(found), tiles(tiles) {
 #pragma unroll
     for (u32 g = 0; g < GROUPS; g++) {
-      const Piece& piece = found.pieces[g];
-      const bool shared = piece.row < share.end && share.first < piece.row + piece.rows;
+      const Piece& own = found.pieces[g];
+      const bool shared = own.row < share.end && share.first < own.row + own.rows;
       next[g] = found.sites[g].b;
       end[g] = next[g] + (shared ? found.sites[g].b_count : 0);
       ahead[g] = next[g] < end[g] ? tiles[next[g]] : Tile{};
