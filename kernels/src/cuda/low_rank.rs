@@ -44,6 +44,7 @@ pub(super) struct LowRankView {
     pub(super) shrinkers: u32,
     /// Of `A` of a piece, at the most; 0 where blocks with outputs must not shrink.
     pub(super) tiles: u32,
+    /// Of the step, at the most.
     pieces: u32,
 }
 
