@@ -238,6 +238,17 @@ __device__ inline void multiply_async<64>(float (&d)[32], u64 a, u64 b, u32 add)
       : "l"(a), "l"(b), "r"(add));
 }
 template <>
+__device__ inline void multiply_async<96>(float (&d)[48], u64 a, u64 b, u32 add) {
+  asm volatile(
+      "{.reg .pred p; setp.ne.u32 p, %50, 0; wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, "
+      "%18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, "
+      "%35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47}, %48, %49, p, "
+      "1, 1, 0, 0;}"
+      : SUMS_16(0), SUMS_16(16), SUMS_16(32)
+      : "l"(a), "l"(b), "r"(add));
+}
+template <>
 __device__ inline void multiply_async<128>(float (&d)[64], u64 a, u64 b, u32 add) {
   asm volatile(
       "{.reg .pred p; setp.ne.u32 p, %66, 0; wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "

@@ -68,8 +68,8 @@ struct alignas(16) LowRankStage {
 // Some of a block's items. There are two such lists behind `Board`, which take turns.
 template <class T>
 struct LowRankItems {
-  static constexpr u32 STAGES = 24;                          // a lane marks one
-  static constexpr u32 SEATS = T::TOKENS == 128 ? 128 : 64;  // for rows of s
+  static constexpr u32 STAGES = 24;                             // a lane marks one
+  static constexpr u32 SEATS = T::TOKENS > 64 ? T::TOKENS : 64;  // for rows of s
   static constexpr u32 ROOM = least(SEATS, STAGES* T::ITEMS);
   static_assert(T::SHARE <= SEATS, "room for any item");
   LowRankItem items[ROOM];

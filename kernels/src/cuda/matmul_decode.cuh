@@ -320,7 +320,7 @@ template <class T, Epilogue E>
 __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const Step& step,
                                 const Product& p) {
   constexpr bool MEET = T::SPLITS > 1 || E == Epilogue::RESIDUAL;
-  extern __shared__ u8 shared[];
+  alignas(1024) extern __shared__ u8 shared[];
   const Ring<T> ring = Ring<T>::in(shared);
   release_successor();
   if constexpr (T::LORA && !T::REUSES_X)

@@ -13,6 +13,9 @@ KERNEL(128, 32, 1, 2, 1)
 #elif OF_TOKENS == 64
 KERNEL(64, 64, 1, 2, 1)
 KERNEL(128, 64, 1, 2, 1)
+#elif OF_TOKENS == 96
+KERNEL(64, 96, 1, 2, 1)
+KERNEL(256, 96, 1, 1, 1)
 #elif OF_TOKENS == 128
 KERNEL(64, 128, 1, 2, 1)
 KERNEL(256, 128, 1, 1, 1)

@@ -102,12 +102,12 @@ struct Cursor {
 template <class T>
 struct Ring {
   static constexpr u32 BYTES = T::STAGES * (T::W_BYTES + T::X_BYTES);
-  u32 base;  // 1024-byte aligned
+  u32 base;
   Board<T>* board;
 
+  // `shared`: 1024-byte aligned, as boxes are.
   __device__ static Ring in(u8* shared) {
-    const u32 address = shared_address(shared), aligned = (address + 1023) & ~1023u;
-    return {aligned, reinterpret_cast<Board<T>*>(shared + (aligned - address) + BYTES)};
+    return {shared_address(shared), reinterpret_cast<Board<T>*>(shared + BYTES)};
   }
   __device__ u32 w(u32 stage) const { return base + stage * T::W_BYTES; }
   __device__ u32 x(u32 stage) const { return base + T::STAGES * T::W_BYTES + stage * T::X_BYTES; }

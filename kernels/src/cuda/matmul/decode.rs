@@ -30,6 +30,7 @@ macro_rules! modules {
             modules!($name, $text, 8),
             modules!($name, $text, 32),
             modules!($name, $text, 64),
+            modules!($name, $text, 96),
             modules!($name, $text, 128),
         ]
     };

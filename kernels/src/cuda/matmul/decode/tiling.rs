@@ -11,7 +11,7 @@ const CHUNK: u32 = 64;
 const STAGE_INPUTS: u32 = 2 * CHUNK;
 /// Bytes of two `LowRankItems` (`low_rank_list.cuh`), at the most.
 const fn low_rank_lists(tokens: u32) -> u32 {
-    let seats = if tokens == 128 { 128 } else { 64 };
+    let seats = if tokens > 64 { tokens } else { 64 };
     2 * (seats * (16 + 8 + 32 + 1) + 24 * (16 + 4) + 16)
 }
 /// A part of all places that is kept for blocks that shrink.
@@ -19,7 +19,7 @@ const SHRINKERS_MIN: u32 = 8;
 /// Outputs of the lowest tile.
 const LOW: u32 = 64;
 /// Rows of `x` that a block is made for.
-pub(super) const TOKENS: [u32; 4] = [8, 32, 64, 128];
+pub(super) const TOKENS: [u32; 5] = [8, 32, 64, 96, 128];
 /// Blocks that may share the inputs of a tile.
 const SPLITS: [u32; 4] = [6, 3, 2, 1];
 
@@ -41,7 +41,7 @@ pub(super) struct Tiling {
 
 impl Tiling {
     /// The choices that were fastest on an H200 in whole chains of products of an 8B and a 1.1B
-    /// Llama at 8, 32, 64 and 128 rows, within a percent or two; the tests name them. Low tiles
+    /// Llama at 8, 32, 64, 96 and 128 rows, within a percent or two; the tests name them. Low tiles
     /// spread weights evenly; high ones read x less often, which counts with many rows.
     pub(super) fn new(
         epilogue: Epilogue,
@@ -53,8 +53,8 @@ impl Tiling {
         let splits = splits(epilogue, [outputs, inputs], processors);
         let fits_low = outputs.div_ceil(LOW) <= 2 * processors;
         let (rows, per_processor) = match epilogue {
-            Epilogue::Residual if tokens == 128 && splits == 3 => (128, 1),
-            Epilogue::Gated if !fits_low && tokens == 128 => (256, 1),
+            Epilogue::Residual if tokens > 64 && splits == 3 => (128, 1),
+            Epilogue::Gated if !fits_low && tokens > 64 => (256, 1),
             Epilogue::Gated if !fits_low => (128, 2),
             Epilogue::Plain if splits == 1 && !fits_low && tokens <= 32 => (128, 2),
             Epilogue::Plain if splits == 1 && !fits_low => (256, 1),
@@ -71,8 +71,7 @@ impl Tiling {
     }
 
     /// `THREADS` of the kernels' `Tiling`, and shared memory: the stages, what `Board` has for
-    /// them, what aligning them to 1024 bytes takes, and with adapters lists of items. With
-    /// `processors` blocks take tiles in turn.
+    /// them, and with adapters lists of items. With `processors` blocks take tiles in turn.
     pub(super) fn grid(self, outputs: u32, processors: Option<u32>, has_lora: bool) -> Grid {
         let Self { rows, tokens, splits, per_processor, chunks } = self;
         let room = if per_processor == 1 { ROOM_OF_ONE } else { ROOM_OF_TWO };
@@ -83,7 +82,7 @@ impl Tiling {
         let places = if has_lora && tokens == 128 { bytes / weights } else { stages };
         let lists = if has_lora { low_rank_lists(tokens) } else { 0 };
         let board = 16 * places + 96 + 4 * tokens;
-        let shared = bytes + board + 1024 + lists;
+        let shared = bytes + board + lists;
         let tiles = outputs.div_ceil(rows);
         let blocks = match processors {
             Some(processors) if splits == 1 => tiles.min(processors * per_processor),
@@ -122,24 +121,24 @@ mod tests {
 
     const H200: u32 = 132;
 
-    /// Measured on an H200: (outputs, inputs), splits, tile rows at 8, 32, 64 and 128 rows.
-    const FASTEST: [(Epilogue, [u32; 2], u32, [u32; 4]); 10] = [
-        (Epilogue::Plain, [6144, 4096], 2, [64; 4]),
-        (Epilogue::Residual, [4096, 4096], 3, [64, 64, 64, 128]),
-        (Epilogue::Gated, [28672, 4096], 1, [128, 128, 128, 256]),
-        (Epilogue::Residual, [4096, 14336], 3, [64, 64, 64, 128]),
-        (Epilogue::Plain, [128_256, 4096], 1, [128, 128, 256, 256]),
-        (Epilogue::Plain, [2560, 2048], 3, [64; 4]),
-        (Epilogue::Residual, [2048, 2048], 6, [64; 4]),
-        (Epilogue::Gated, [11264, 2048], 1, [64; 4]),
-        (Epilogue::Residual, [2048, 5632], 6, [64; 4]),
-        (Epilogue::Plain, [32000, 2048], 1, [128, 128, 256, 256]),
+    /// Measured on an H200: (outputs, inputs), splits, tile rows by [`TOKENS`].
+    const FASTEST: [(Epilogue, [u32; 2], u32, [u32; 5]); 10] = [
+        (Epilogue::Plain, [6144, 4096], 2, [64; 5]),
+        (Epilogue::Residual, [4096, 4096], 3, [64, 64, 64, 128, 128]),
+        (Epilogue::Gated, [28672, 4096], 1, [128, 128, 128, 256, 256]),
+        (Epilogue::Residual, [4096, 14336], 3, [64, 64, 64, 128, 128]),
+        (Epilogue::Plain, [128_256, 4096], 1, [128, 128, 256, 256, 256]),
+        (Epilogue::Plain, [2560, 2048], 3, [64; 5]),
+        (Epilogue::Residual, [2048, 2048], 6, [64; 5]),
+        (Epilogue::Gated, [11264, 2048], 1, [64; 5]),
+        (Epilogue::Residual, [2048, 5632], 6, [64; 5]),
+        (Epilogue::Plain, [32000, 2048], 1, [128, 128, 256, 256, 256]),
     ];
 
     #[test]
     fn shapes_of_models_get_what_was_measured() {
         for (epilogue, shape, splits, heights) in FASTEST {
-            for (tokens, rows) in [8, 32, 64, 128].into_iter().zip(heights) {
+            for (tokens, rows) in TOKENS.into_iter().zip(heights) {
                 let tiling = Tiling::new(epilogue, tokens, shape, H200);
                 assert_eq!((tiling.rows, tiling.splits), (rows, splits), "{shape:?} {tokens}");
                 assert_eq!(Tiling::new(epilogue, tokens - 3, shape, H200), tiling, "{shape:?}");
@@ -167,7 +166,7 @@ mod tests {
                 for inputs in (64..8192).step_by(448) {
                     let splits = Tiling::new(epilogue, 1, [outputs, inputs], H200).splits;
                     assert!(inputs.div_ceil(STAGE_INPUTS) >= splits);
-                    for rows in [1, 8, 9, 31, 33, 64, 65, 128] {
+                    for rows in [1, 8, 9, 31, 33, 64, 65, 96, 97, 128] {
                         let tiling = Tiling::new(epilogue, rows, [outputs, inputs], H200);
                         assert!(tiling.tokens >= rows && tiling.splits == splits);
                         let Tiling { rows, tokens, per_processor, chunks, .. } = tiling;
