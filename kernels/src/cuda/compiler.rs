@@ -16,7 +16,7 @@ pub struct Source {
 }
 
 /// What the sources include, by file name.
-const HEADERS: [(&CStr, &str); 15] = [
+const HEADERS: [(&CStr, &str); 16] = [
     (c"prelude.cuh", include_str!("prelude.cuh")),
     (c"attention.cuh", include_str!("attention.cuh")),
     (c"attention_page.cuh", include_str!("attention_page.cuh")),
@@ -32,6 +32,7 @@ const HEADERS: [(&CStr, &str); 15] = [
     (c"norm.cuh", include_str!("norm.cuh")),
     (c"product.cuh", include_str!("product.cuh")),
     (c"rotary.cuh", include_str!("rotary.cuh")),
+    (c"shrink_tensor.cuh", include_str!("shrink_tensor.cuh")),
 ];
 
 /// Whether the compiler is there; an error says how to install it.

@@ -6,29 +6,7 @@
 // so that one pass over A serves them. Blocks take items as they get free. Sums are split over
 // warps by the tiles alone, and added in order: a row's result depends on the row and its adapter,
 // not on the batch.
-#include "prelude.cuh"
-
-constexpr u32 WARPS = 8;
-constexpr u32 PIECE_ROWS = 16;
-// Inputs per step of a warp: each lane takes 8 neighbours, 16 bytes.
-constexpr u32 LANE_INPUTS = 8;
-constexpr u32 STEP_INPUTS = 4 * LANE_INPUTS;
-constexpr u32 STEPS_MAX = 4;  // at a time
-
-// Tiles first..end hold the same ranks over successive inputs.
-struct Chunk {
-  const Tile* first;
-  const Tile* end;
-};
-
-// Whether every 16-byte access to a row of x and to a rank of A is aligned and within it. For whole
-// warps.
-__device__ inline bool is_aligned(const Chunk& chunk, u32 in) {
-  u32 all = in;
-  for (const Tile* tile = chunk.first + threadIdx.x % WARP; tile < chunk.end; tile += WARP)
-    all |= tile->start | tile->length;
-  return __all_sync(~0u, all % LANE_INPUTS == 0);
-}
+#include "shrink_tensor.cuh"
 
 // A chunk for one piece without alignment: a warp takes a rank and ROWS rows at a time, its lanes
 // every 32nd input.
@@ -59,106 +37,6 @@ __device__ inline void multiply_plain(const Chunk& chunk, const X* x, u32 in, co
   }
 }
 
-// The `wanted`-th chunk of a site; empty behind the last. A chunk begins where the column changes.
-// For whole warps.
-__device__ Chunk find_chunk(const Tile* tiles, u32 count, u32 wanted) {
-  const u32 lane = threadIdx.x % WARP;
-  u32 first = count, end = count;
-  for (u32 base = 0, seen = 0; base < count; base += WARP) {
-    const u32 i = base + lane;
-    const bool begins = i < count && (i == 0 || tiles[i].column != tiles[i - 1].column);
-    const u32 all = __ballot_sync(~0u, begins);
-    const u32 number = seen + __popc(all & ((1u << lane) - 1));
-    const u32 here = __ballot_sync(~0u, begins && number == wanted);
-    const u32 after = __ballot_sync(~0u, begins && number == wanted + 1);
-    if (here) first = base + __ffs(here) - 1;
-    if (after) {
-      end = base + __ffs(after) - 1;
-      break;
-    }
-    seen += __popc(all);
-  }
-  return {tiles + first, tiles + end};
-}
-
-// One warp's part of the products of a chunk: every WARPS-th half of its tiles. Inputs are permuted
-// within a step, alike for x and A: lane (group, thread) holds inputs 8 thread.. of rows group (+8)
-// and of ranks group (+8), and each mma takes four of them. sums: rows group (+8) of each piece,
-// ranks 2 thread (+1) of each half of the chunk.
-template <u32 PIECES, u32 DEPTH>
-__device__ void multiply(const Chunk& chunk, const bf16* x, u32 in, const Piece (&pieces)[PIECES],
-                         float (&sums)[PIECES][2][4]) {
-  static_assert(STEPS_MAX % DEPTH == 0, "halves begin with a step");
-  const u32 group = threadIdx.x % WARP / 4, thread = threadIdx.x % 4;
-  const uint4 zero = make_uint4(0, 0, 0, 0);
-  const u32 halves = (chunk.end - chunk.first) * 2;
-  for (u32 half = threadIdx.x / WARP; half < halves; half += WARPS) {
-    const Tile tile = chunk.first[half / 2];
-    const u32 start = tile.start, length = tile.length, ranks = tile.ranks;
-    const u32 cut = length / 2 / (STEPS_MAX * STEP_INPUTS) * (STEPS_MAX * STEP_INPUTS);
-    const u32 begin = half % 2 ? cut : 0, end = half % 2 ? length : cut;
-    const bf16* a = static_cast<const bf16*>(tile.data) + u64(group) * length;
-    for (u32 first = begin; first < end; first += DEPTH * STEP_INPUTS) {
-      uint4 w[DEPTH][2];
-#pragma unroll
-      for (u32 d = 0; d < DEPTH; d++) {
-        const u32 k = first + d * STEP_INPUTS + thread * LANE_INPUTS;
-        const bool inside = k < end;
-        w[d][0] = inside ? load_stream(a + k) : zero;
-        w[d][1] = inside && ranks > 8 ? load_stream(a + 8 * u64(length) + k) : zero;
-      }
-#pragma unroll
-      for (u32 d = 0; d < DEPTH; d++) {
-        const u32 k = first + d * STEP_INPUTS + thread * LANE_INPUTS;
-        const bool inside = k < end;
-#pragma unroll
-        for (u32 p = 0; p < PIECES; p++) {
-          const bf16* row = x + u64(pieces[p].row + group) * in + start + k;
-          const uint4 low =
-              inside && group < pieces[p].rows ? *reinterpret_cast<const uint4*>(row) : zero;
-          const uint4 high = inside && group + 8 < pieces[p].rows
-                                 ? *reinterpret_cast<const uint4*>(row + 8 * u64(in))
-                                 : zero;
-#pragma unroll
-          for (u32 n = 0; n < 2; n++) {
-            mma_bf16(sums[p][n], {low.x, high.x, low.y, high.y}, {w[d][n].x, w[d][n].y});
-            mma_bf16(sums[p][n], {low.z, high.z, low.w, high.w}, {w[d][n].z, w[d][n].w});
-          }
-        }
-      }
-    }
-  }
-}
-
-// Adds the warps' parts in their order and writes the sums. For whole blocks.
-template <u32 PIECES>
-__device__ void write_sums(const Chunk& chunk, const Piece (&pieces)[PIECES],
-                           const float (&sums)[PIECES][2][4], float* out, u32 cols) {
-  // One column more than the ranks spreads rows over banks.
-  __shared__ float parts[WARPS][PIECES * PIECE_ROWS][CHUNK_RANKS + 1];
-  const u32 warp = threadIdx.x / WARP, group = threadIdx.x % WARP / 4, thread = threadIdx.x % 4;
-#pragma unroll
-  for (u32 p = 0; p < PIECES; p++)
-#pragma unroll
-    for (u32 half = 0; half < 2; half++)
-#pragma unroll
-      for (u32 i = 0; i < 4; i++)
-        parts[warp][p * PIECE_ROWS + group + i / 2 * 8][half * 8 + thread * 2 + i % 2] =
-            sums[p][half][i];
-  __syncthreads();
-  const u32 row = threadIdx.x / CHUNK_RANKS, rank = threadIdx.x % CHUNK_RANKS;
-  const u32 column = chunk.first->column + rank;
-#pragma unroll
-  for (u32 p = 0; p < PIECES; p++) {
-    float total = 0;
-#pragma unroll
-    for (u32 w = 0; w < WARPS; w++) total += parts[w][p * PIECE_ROWS + row][rank];
-    if (row < pieces[p].rows && rank < chunk.first->ranks)
-      out[u64(pieces[p].row + row) * cols + column] = total * chunk.first->scale;
-  }
-  __syncthreads();  // all parts have been read
-}
-
 // The pieces that go together: neighbours of a group of PIECES that use one adapter. Those missing
 // from PIECES have no rows. Gives how many there are.
 template <u32 PIECES>
@@ -184,29 +62,52 @@ struct Arguments {
   u32 chunks;  // of a piece: a bound
 };
 
-template <class X, class A, u32 PIECES>
+// The chunks first, first + 1, .. of a site for pieces that go together, on tensor cores. Whether
+// alignment allows that. For whole blocks.
+template <class S>
+__device__ bool shrink_tensor(const Piece (&pieces)[S::PIECES], const Tile* tiles, u32 count,
+                              const Arguments& arguments, u32 first) {
+  alignas(16) extern __shared__ float shared[];
+  const u32 in = arguments.in;
+  Chunk chunks[S::CHUNKS];
+  bool aligned = true;
+#pragma unroll
+  for (u32 c = 0; c < S::CHUNKS; c++) {
+    chunks[c] = find_chunk(tiles, count, first + c);
+    aligned = aligned && is_aligned(chunks[c], in);
+  }
+  if (!aligned) return false;
+  if (chunks[0].is_empty()) return true;
+  typename S::Sums sums = {};
+  const Multiplier<S> multiplier = {pieces, static_cast<const bf16*>(arguments.x), in,
+                                    shared_address(shared)};
+  multiplier.run(chunks, sums);
+#pragma unroll
+  for (u32 c = 0; c < S::CHUNKS; c++)
+    if (!chunks[c].is_empty())
+      write_sums(chunks[c], pieces, sums[c], shared, arguments.out, arguments.cols);
+  return true;
+}
+
+template <class X, class A, class S>
 __device__ void shrink_item(const Step& step, const Adapters& adapters, const Arguments& arguments,
-                            u32 group, u32 wanted) {
-  const auto& [any_x, out, taken, in, cols, layer, site, chunks] = arguments;
-  const X* x = static_cast<const X*>(any_x);
-  const u32 end = min((group + 1) * PIECES, step.counts->pieces);
-  for (u32 first = group * PIECES, count; first < end; first += count) {
-    Piece pieces[PIECES];
-    count = take_pieces(step, first, end, pieces);
+                            u32 group, u32 first) {
+  const u32 end = min((group + 1) * S::PIECES, step.counts->pieces);
+  for (u32 i = group * S::PIECES, taken; i < end; i += taken) {
+    Piece pieces[S::PIECES];
+    taken = take_pieces(step, i, end, pieces);
     if (pieces[0].slot == NO_ADAPTER) continue;
-    const SiteTiles& tiles = site_tiles(adapters, pieces[0].slot, layer, site);
-    const Chunk chunk = find_chunk(adapters.tiles + tiles.a, tiles.a_count, wanted);
-    if (chunk.first == chunk.end) continue;
-    if constexpr (sizeof(X) == 2) {
-      if (is_aligned(chunk, in)) {
-        float sums[PIECES][2][4] = {};
-        multiply<PIECES, PIECES == 1 ? 4 : 2>(chunk, x, in, pieces, sums);
-        write_sums(chunk, pieces, sums, out, cols);
-        continue;
-      }
+    const SiteTiles& site = site_tiles(adapters, pieces[0].slot, arguments.layer, arguments.site);
+    const Tile* tiles = adapters.tiles + site.a;
+    if constexpr (sizeof(X) == 2)
+      if (shrink_tensor<S>(pieces, tiles, site.a_count, arguments, first)) continue;
+    for (u32 c = first; c < first + S::CHUNKS; c++) {
+      const Chunk chunk = find_chunk(tiles, site.a_count, c);
+      if (chunk.is_empty()) break;
+      for (u32 p = i; p < i + taken; p++)
+        multiply_plain<X, A, 4>(chunk, static_cast<const X*>(arguments.x), arguments.in,
+                                step.pieces[p], arguments.out, arguments.cols);
     }
-    for (u32 p = 0; p < PIECES && pieces[p].rows; p++)
-      multiply_plain<X, A, 4>(chunk, x, in, pieces[p], out, cols);
   }
 }
 
@@ -222,29 +123,30 @@ __device__ u32 take_item(u32* taken, u32 items) {
   return next;
 }
 
-// Items: groups of PIECES pieces, chunks of ranks.
-template <class X, class A, u32 PIECES>
+// Items: groups of pieces, chunks of ranks.
+template <class X, class A, class S>
 __device__ void shrink(const Step& step, const Adapters& adapters, const Arguments& arguments) {
   release_successor();
   wait_for_predecessor();
-  const u32 chunks = arguments.chunks;
-  const u32 items = (step.counts->pieces + PIECES - 1) / PIECES * chunks;
+  const u32 sets = (arguments.chunks + S::CHUNKS - 1) / S::CHUNKS;
+  const u32 items = (step.counts->pieces + S::PIECES - 1) / S::PIECES * sets;
   const bool dealt = items <= gridDim.x;
   const auto next = [&] { return dealt ? items : take_item(arguments.taken, items); };
   for (u32 item = dealt ? blockIdx.x : next(); item < items; item = next())
-    shrink_item<X, A, PIECES>(step, adapters, arguments, item / chunks, item % chunks);
+    shrink_item<X, A, S>(step, adapters, arguments, item / sets, item % sets * S::CHUNKS);
 }
 
-#define KERNEL(NAME, X, A, PIECES)                                               \
-  extern "C" __global__ void __launch_bounds__(WARPS* WARP, PIECES == 1 ? 3 : 2) \
-      NAME(Step step, Adapters adapters, Arguments arguments) {                  \
-    shrink<X, A, PIECES>(step, adapters, arguments);                             \
+// Pieces and chunks of an item, stages: `Shape` of cuda/shrink.rs.
+#define KERNEL(NAME, X, A, PER, ...)                                        \
+  extern "C" __global__ void __launch_bounds__(WARPS* WARP, PER)            \
+      NAME(Step step, Adapters adapters, Arguments arguments) {             \
+    shrink<X, A, Shape<__VA_ARGS__>>(step, adapters, arguments);            \
   }
-KERNEL(shrink_f32_f32, float, float, 1)
-KERNEL(shrink_f32_f16, float, f16, 1)
-KERNEL(shrink_f32_bf16, float, bf16, 1)
-KERNEL(shrink_bf16_bf16, bf16, bf16, 1)
-KERNEL(shrink_bf16_bf16_prefill, bf16, bf16, 4)
+KERNEL(shrink_f32_f32, float, float, 3, 1, 1, 8)
+KERNEL(shrink_f32_f16, float, f16, 3, 1, 1, 8)
+KERNEL(shrink_f32_bf16, float, bf16, 3, 1, 1, 8)
+KERNEL(shrink_bf16_bf16, bf16, bf16, 3, 1, 1, 8)
+KERNEL(shrink_bf16_bf16_prefill, bf16, bf16, 1, 4, 3, 3)
 
 // For sums of low ranks (fixed.cuh): zeros to add to.
 extern "C" __global__ void clear_low_ranks(u64* words, u32 count) {

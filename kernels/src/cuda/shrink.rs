@@ -13,8 +13,23 @@ pub(super) const SOURCE: Source = Source { name: "shrink", text: include_str!("s
 
 /// Of a block.
 const THREADS: u32 = 256;
-/// Consecutive pieces of one adapter that share a pass over its tiles, of a batch of many.
-const PREFILL_PIECES: u32 = 4;
+/// Bytes of a piece, and of a chunk, in a stage.
+const LINES_BYTES: u32 = 16 * 256;
+
+/// `Shape` of `shrink_tensor.cuh`.
+struct Shape {
+    /// Consecutive pieces of one adapter that share a pass over its tiles.
+    pieces: u32,
+    /// Chunks that share a pass over `x`.
+    chunks: u32,
+    stages: u32,
+    /// Blocks of a multiprocessor.
+    resident: u32,
+}
+/// For as many items as there can be.
+const FEW: Shape = Shape { pieces: 1, chunks: 1, stages: 8, resident: 3 };
+/// Of a batch of many.
+const PREFILL: Shape = Shape { pieces: 4, chunks: 3, stages: 3, resident: 1 };
 
 /// `Arguments` of `shrink.cu`.
 #[derive(Clone, Copy)]
@@ -98,8 +113,14 @@ impl Shrink {
         let parameters =
             Parameters::default().with(cx.step.view()).with(cx.adapters.view()).with(arguments);
         let kernel = kernel(dtype, cx.pool.shape().dtype, prefill);
-        let items = pieces.div_ceil(if prefill { PREFILL_PIECES } else { 1 }) * chunks;
-        let grid = Grid::flat(items.clamp(1, 2 * processors), THREADS);
+        let shape = if prefill { PREFILL } else { FEW };
+        let items = pieces.div_ceil(shape.pieces) * chunks.div_ceil(shape.chunks);
+        let blocks = items.clamp(1, shape.resident * processors);
+        let stages = match dtype {
+            Dtype::Bf16 => shape.stages * (shape.pieces + shape.chunks) * LINES_BYTES,
+            _ => 0,
+        };
+        let grid = Grid { shared: stages, ..Grid::flat(blocks, THREADS) };
         // SAFETY: the parameters of `shrink.cu`; `x` and `out` hold the step's rows, a row of `out`
         // has room for the ranks of every bound adapter, and the inputs of its tiles are columns of
         // `x` (asserted where adapters are admitted). Nobody else uses the count of items taken.
