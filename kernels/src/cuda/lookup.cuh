@@ -8,7 +8,7 @@
 // there is none. All are looked up side by side.
 template <class T>
 struct Lookup {
-  static constexpr u32 GROUPS = (T::TOKENS + WARP - 1) / WARP;
+  static constexpr u32 GROUPS = (T::ROW_BLOCKS * T::TOKENS + WARP - 1) / WARP;
   Piece pieces[GROUPS];
   SiteTiles sites[GROUPS];
 

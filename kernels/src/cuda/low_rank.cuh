@@ -111,8 +111,8 @@ __device__ inline void clear_spent(const LowRank& low_rank) {
 // The helping warp: s of all items. Eight lanes look after a row.
 template <class T>
 struct LowRankSeater {
-  static constexpr u32 BATCH = T::TOKENS == 8 ? 4 : 8;  // rows of a lane on their way
-  static constexpr u32 LANES = WARP / 8, PASS = BATCH * LANES;
+  static constexpr u32 LANES = WARP / 8, BATCH = least(T::SHARE / LANES, 8);  // rows of a lane
+  static constexpr u32 PASS = BATCH * LANES;
   // Whether a block has so many rows that it would read much in vain.
   static constexpr bool AWAITS_FEW = T::SHARE >= 64;
   static constexpr u32 NOWHERE = ~0u;

@@ -352,9 +352,9 @@ __device__ inline void add_lists(const Ring<T>& ring, u32 steps, u32 first, cons
 
 // Adds all of that to the block's sums.
 template <class T>
-__device__ inline void add_low_rank(const Ring<T>& ring, u32 steps, typename T::Sums& sums) {
+__device__ inline void add_low_rank(const Ring<T>& ring, const Work& work, typename T::Sums& sums) {
   const Totals<T> totals(ring, sums);
-  add_lists<T>(ring, steps, 0, totals);
+  add_lists<T>(ring, work.steps, work.row, totals);
   totals.give(sums);
 }
 

@@ -44,7 +44,7 @@ __device__ inline Outputs outputs_of(u32 tile, u32 outputs, u32 i) {
 template <class T>
 __device__ inline RowRange share_of(const Work& work) {
   const u32 first = T::SPLITS == 1 ? 0 : work.split * T::SHARE;
-  return {first, first + T::SHARE < T::TOKENS ? first + T::SHARE : T::TOKENS};
+  return {work.row + first, work.row + least(first + T::SHARE, T::TOKENS)};
 }
 
 // A chunk of ranks of B for the rows of a piece that the block has: item of a stage.
@@ -68,7 +68,7 @@ struct alignas(16) LowRankStage {
 // Some of a block's items. There are two such lists behind `Board`, which take turns.
 template <class T>
 struct LowRankItems {
-  static constexpr u32 STAGES = 24;                             // a lane marks one
+  static constexpr u32 STAGES = 24;                              // a lane marks one
   static constexpr u32 SEATS = T::TOKENS > 64 ? T::TOKENS : 64;  // for rows of s
   static constexpr u32 ROOM = least(SEATS, STAGES* T::ITEMS);
   static_assert(T::SHARE <= SEATS, "room for any item");

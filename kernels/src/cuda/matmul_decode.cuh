@@ -32,7 +32,8 @@ struct Product {
 // What each row of the product is to be multiplied with. Eight lanes take eight rows, in the same
 // order for every batch. For the warp `warp` of `warps`.
 template <class T>
-__device__ inline void find_scales(const Ring<T>& ring, const Product& p, u32 warp, u32 warps) {
+__device__ inline void find_scales(const Ring<T>& ring, const Work& work, const Product& p,
+                                   u32 warp, u32 warps) {
   constexpr u32 EIGHT = 8, EIGHTS = WARP / EIGHT;
   const u32 lane = threadIdx.x % WARP, sub = lane % EIGHT;
   const u32 parts = (p.inputs + PART - 1) / PART, stride = parts_of(p.inputs);
@@ -44,7 +45,7 @@ __device__ inline void find_scales(const Ring<T>& ring, const Product& p, u32 wa
       float4 v[EIGHT];
 #pragma unroll
       for (u32 b = 0; b < EIGHT; b++) {
-        const u32 token = base + b * EIGHTS;
+        const u32 token = work.row + base + b * EIGHTS;
         v[b] = make_float4(0, 0, 0, 0);
         if (token < p.rows)
           v[b] = *reinterpret_cast<const float4*>(p.squares + u64(token) * stride + i);
@@ -98,12 +99,12 @@ __device__ inline void scale_sums(const Ring<T>& ring, const Product& p, typenam
 }
 
 template <class T>
-__device__ inline void write_plain(const Ring<T>& ring, const Product& p, u32 tile,
-                                   typename T::Sums& sums) {
+__device__ inline void write_plain(const Ring<T>& ring, const Work& work, const Product& p,
+                                   u32 tile, typename T::Sums& sums) {
   float* y = static_cast<float*>(p.out);
   scale_sums<T>(ring, p, sums, [&](u32 row) { return tile * T::ROWS + row; });
-  for_each_sum<T>(sums, [&](u32 row, u32 token, float sum) {
-    const u32 output = tile * T::ROWS + row;
+  for_each_sum<T>(sums, [&](u32 row, u32 of_block, float sum) {
+    const u32 output = tile * T::ROWS + row, token = work.row + of_block;
     if (output < p.outputs && token < p.rows) y[u64(token) * p.outputs + output] = sum;
   });
 }
@@ -111,8 +112,8 @@ __device__ inline void write_plain(const Ring<T>& ring, const Product& p, u32 ti
 // A thread has gate and up of a column for two tokens; neighbours swap one, so that each stores
 // two columns of one token.
 template <class T>
-__device__ inline void write_gated(const Ring<T>& ring, const Product& p, u32 tile,
-                                   typename T::Sums& sums) {
+__device__ inline void write_gated(const Ring<T>& ring, const Work& work, const Product& p,
+                                   u32 tile, typename T::Sums& sums) {
   const u32 group = threadIdx.x / GROUP, warp = threadIdx.x / WARP % 4, lane = threadIdx.x % WARP;
   const u32 columns = p.outputs / 2, odd = lane / 4 % 2;
   // Of 16 rows of a tile eight are of gate, the others of up.
@@ -134,7 +135,7 @@ __device__ inline void write_gated(const Ring<T>& ring, const Product& p, u32 ti
     for (u32 n = 0; n < T::TOKENS / 8; n++) {
       const float first = sums[t][n * 4], second = sums[t][n * 4 + 1];
       const float other = __shfl_xor_sync(~0u, odd ? first : second, 4);
-      const u32 token = n * 8 + lane % 4 * 2 + odd;
+      const u32 token = work.row + n * 8 + lane % 4 * 2 + odd;
       const u32 pair = odd ? pack_bf16(other, second) : pack_bf16(first, other);
       if (token < p.rows) *reinterpret_cast<u32*>(out + u64(token) * columns + column - odd) = pair;
     }
@@ -153,7 +154,7 @@ __device__ inline void put_tile(u32 tile, const typename T::Sums& sums) {
 
 __device__ inline float4 load_floats(const float* p) { return *reinterpret_cast<const float4*>(p); }
 
-// Four outputs of a token: the blocks' sums in their order, then delta.
+// Four outputs of a row of the block: the blocks' sums in their order, then delta.
 template <class T>
 __device__ inline float4 sum_up(const Ring<T>& ring, const Work& work, u32 token, u32 row) {
   const u32 at = ring.parts() + (token * T::PITCH + row) * 4;
@@ -217,9 +218,9 @@ struct Finish {
 #pragma unroll 1
     for (u32 i = threadIdx.x; is_live(i - i % WARP); i += T::THREADS) {  // for all lanes alike
       const u32 token = is_live(i) ? this->token(i) : share.first, output = this->output(i);
-      const float scale = ring.board->scales[token];
-      float4 y =
-          sum_up<T>(ring, work, token, i % QUADS * 4) * make_float4(scale, scale, scale, scale);
+      const float scale = ring.board->scales[token - work.row];
+      float4 y = sum_up<T>(ring, work, token - work.row, i % QUADS * 4) *
+                 make_float4(scale, scale, scale, scale);
       const bool inside = is_live(i) && output < p.outputs;
       if (inside && p.bias) y = y + load_floats(p.bias + output);
       if constexpr (E == Epilogue::RESIDUAL) {
@@ -242,7 +243,7 @@ __device__ inline void help(const Ring<T>& ring, const Work& work, const Step& s
                             const Product& p) {
   if constexpr (!T::LORA) {
     wait_for_predecessor();
-    return find_scales<T>(ring, p, 0, 1);
+    return find_scales<T>(ring, work, p, 0, 1);
   }
   const RowRange share = share_of<T>(work);
   const LowRank& low = p.low_rank;
@@ -282,11 +283,11 @@ __device__ inline void multiply_tiles(const Ring<T>& ring, const Work& work, con
     accumulate<T>(ring, cursor, work.steps, sums);
     if constexpr (T::LORA) {
       barrier_arrive(shared_address(&ring.board->summed));
-      add_low_rank<T>(ring, work.steps, sums);
+      add_low_rank<T>(ring, work, sums);
     }
     barrier_wait(shared_address(&ring.board->scaled), 0);
-    if constexpr (E == Epilogue::GATED) write_gated<T>(ring, p, tile, sums);
-    else write_plain<T>(ring, p, tile, sums);
+    if constexpr (E == Epilogue::GATED) write_gated<T>(ring, work, p, tile, sums);
+    else write_plain<T>(ring, work, p, tile, sums);
   }
 }
 
@@ -298,7 +299,7 @@ __device__ inline void multiply_part(const Ring<T>& ring, const Work& work, cons
   typename T::Sums sums;
   accumulate<T>(ring, cursor, work.steps, sums);
   barrier_arrive(summed);
-  if constexpr (T::LORA && T::SPLITS == 1) add_low_rank<T>(ring, work.steps, sums);
+  if constexpr (T::LORA && T::SPLITS == 1) add_low_rank<T>(ring, work, sums);
   barrier_wait(summed, 0);
   if constexpr (T::LORA && T::SPLITS == 1) {  // B has been read too
     barrier_arrive(summed);
@@ -309,7 +310,7 @@ __device__ inline void multiply_part(const Ring<T>& ring, const Work& work, cons
   if constexpr (T::SPLITS > 1) {
     __syncwarp();
     cluster_arrive();
-    if constexpr (T::LORA) add_lists<T>(ring, work.steps, work.split * T::SHARE, Deltas<T>(ring));
+    if constexpr (T::LORA) add_lists<T>(ring, work.steps, share_of<T>(work).first, Deltas<T>(ring));
   }
 }
 
@@ -354,7 +355,7 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
     if (!only) wait_for_predecessor();
     // While x is on its way.
     if constexpr (T::LORA)
-      if (!only) find_scales<T>(ring, p, threadIdx.x / WARP, T::MULTIPLIERS / WARP);
+      if (!only) find_scales<T>(ring, work, p, threadIdx.x / WARP, T::MULTIPLIERS / WARP);
     if constexpr (T::REUSES_X) {
       if (shrinks) take_units<T>(ShrinkRoom::of<T>(ring, only), p.low_rank);
       if (only) return;
@@ -382,10 +383,10 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
 // neighbours.
 
 // A kernel NAME_ROWS_TOKENS_SPLITS_PER_CHUNKS; see `Tiling`.
-#define MATMUL_DECODE(NAME, EPILOGUE, ROWS, TOKENS, SPLITS, PER, CHUNKS)     \
-  MATMUL_KERNEL(                                                             \
-      NAME##_##ROWS##_##TOKENS##_##SPLITS##_##PER##_##CHUNKS, EPILOGUE, PER, \
-      Tiling<ROWS, TOKENS, SPLITS, PER, CHUNKS, HAS_LORA, Epilogue::EPILOGUE == Epilogue::GATED>)
+#define MATMUL_DECODE(NAME, EPILOGUE, ROWS, TOKENS, SPLITS, PER, CHUNKS)                \
+  MATMUL_KERNEL(NAME##_##ROWS##_##TOKENS##_##SPLITS##_##PER##_##CHUNKS, EPILOGUE, PER,  \
+                Tiling<ROWS, TOKENS, SPLITS, PER, CHUNKS, OF_TOKENS / TOKENS, HAS_LORA, \
+                       Epilogue::EPILOGUE == Epilogue::GATED>)
 #define MATMUL_KERNEL(NAME, EPILOGUE, PER, ...)                                                 \
   extern "C" __global__ void __launch_bounds__(__VA_ARGS__::THREADS, PER)                       \
       NAME(const __grid_constant__ TensorMap w, const __grid_constant__ TensorMap x, Step step, \

@@ -23,11 +23,12 @@ enum class Epilogue {
 
 // Shape of a block; the host computes STAGES, THREADS and SHARED too (decode.rs: Tiling). LORA:
 // whether rows have adapters.
-template <u32 ROWS_, u32 TOKENS_, u32 SPLITS_, u32 PER_PROCESSOR_, u32 CHUNKS_, bool LORA_,
-          bool GATED_>
+template <u32 ROWS_, u32 TOKENS_, u32 SPLITS_, u32 PER_PROCESSOR_, u32 CHUNKS_, u32 ROW_BLOCKS_,
+          bool LORA_, bool GATED_>
 struct Tiling {
   static constexpr bool LORA = LORA_, GATED = GATED_;
   static constexpr u32 ROWS = ROWS_, TOKENS = TOKENS_, SPLITS = SPLITS_;
+  static constexpr u32 ROW_BLOCKS = ROW_BLOCKS_;          // blocks that share the rows of x
   static constexpr u32 PER_PROCESSOR = PER_PROCESSOR_;    // blocks
   static constexpr u32 CHUNKS = CHUNKS_;                  // of a stage
   static constexpr u32 GROUPS = ROWS >= 128 ? 2 : 1;      // warpgroups that multiply
@@ -149,10 +150,10 @@ struct RowRange {
   u32 first, end;
 };
 
-// Tiles first, first + stride, .. of a block, and its part of the inputs: `steps` stages from
-// `step`.
+// Tiles first, first + stride, .. of a block, the rows of x from `row` on, and its part of the
+// inputs: `steps` stages from `step`.
 struct Work {
-  u32 first, stride, tiles, step, steps, split;
+  u32 first, stride, tiles, row, step, steps, split;
 
   // Of a block behind `others`, whole clusters of them.
   template <class T>
@@ -163,9 +164,11 @@ struct Work {
     const u32 all = (inputs + T::CHUNKS * CHUNK - 1) / (T::CHUNKS * CHUNK);
     const u32 step = pairs * split / T::SPLITS * OF_PAIR;
     const u32 end = least(pairs * (split + 1) / T::SPLITS * OF_PAIR, all);
-    return {(blockIdx.x - others) / T::SPLITS,
-            (gridDim.x - others) / T::SPLITS,
+    constexpr u32 OF_TILE = T::SPLITS * T::ROW_BLOCKS;
+    return {(blockIdx.x - others) / OF_TILE,
+            (gridDim.x - others) / OF_TILE,
             (outputs + T::ROWS - 1) / T::ROWS,
+            (blockIdx.x - others) / T::SPLITS % T::ROW_BLOCKS * T::TOKENS,
             step,
             end - step,
             split};
@@ -220,7 +223,7 @@ struct Copier {
   __device__ void load_x() const {
 #pragma unroll
     for (u32 c = 0; c < T::CHUNKS; c++)
-      copy_box(ring.x(cursor.stage) + c * T::X_CHUNK, x, column + c * CHUNK, 0,
+      copy_box(ring.x(cursor.stage) + c * T::X_CHUNK, x, column + c * CHUNK, work.row,
                ring.full(cursor.stage), often);
   }
 

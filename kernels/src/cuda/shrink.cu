@@ -137,10 +137,10 @@ __device__ void shrink(const Step& step, const Adapters& adapters, const Argumen
 }
 
 // Pieces and chunks of an item, stages: `Shape` of cuda/shrink.rs.
-#define KERNEL(NAME, X, A, PER, ...)                                        \
-  extern "C" __global__ void __launch_bounds__(WARPS* WARP, PER)            \
-      NAME(Step step, Adapters adapters, Arguments arguments) {             \
-    shrink<X, A, Shape<__VA_ARGS__>>(step, adapters, arguments);            \
+#define KERNEL(NAME, X, A, PER, ...)                             \
+  extern "C" __global__ void __launch_bounds__(WARPS* WARP, PER) \
+      NAME(Step step, Adapters adapters, Arguments arguments) {  \
+    shrink<X, A, Shape<__VA_ARGS__>>(step, adapters, arguments); \
   }
 KERNEL(shrink_f32_f32, float, float, 3, 1, 1, 8)
 KERNEL(shrink_f32_f16, float, f16, 3, 1, 1, 8)

@@ -1,6 +1,6 @@
-// Sums of LoRA's first half on tensor cores: the rows of a few pieces of one adapter and a few chunks
-// of its ranks, x [rows, in] and A bf16. Inputs pass through shared memory by steps; each warp has
-// its sixteen of every step, and the warps' sums are added in their order.
+// Sums of LoRA's first half on tensor cores: the rows of a few pieces of one adapter and a few
+// chunks of its ranks, x [rows, in] and A bf16. Inputs pass through shared memory by steps; each
+// warp has its sixteen of every step, and the warps' sums are added in their order.
 #pragma once
 #include "prelude.cuh"
 

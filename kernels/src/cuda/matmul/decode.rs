@@ -224,7 +224,7 @@ impl Product {
         let has_lora = !view.low_rank.is_none();
         let ProductView { rows, inputs, outputs, .. } = view;
         let processors = cx.device.processors;
-        let tiling = Tiling::new(epilogue, rows, [outputs, inputs], processors);
+        let tiling = Tiling::new(epilogue, rows, [outputs, inputs], processors, has_lora);
         let map = match epilogue {
             Epilogue::Gated => self.map.gated.expect("whole eights of gate and up"),
             Epilogue::Plain | Epilogue::Residual => self.map.plain,
@@ -238,7 +238,7 @@ impl Product {
             Epilogue::Gated => (GATED, "matmul_gated"),
             Epilogue::Residual => (RESIDUAL, "matmul_residual"),
         };
-        let of_tokens = TOKENS.iter().position(|&tokens| tokens == tiling.tokens);
+        let of_tokens = TOKENS.iter().position(|&tokens| tokens == tiling.of_tokens());
         let module = modules[of_tokens.expect("a tiling's tokens")][usize::from(has_lora)];
         let kernel = tiling.kernel(operation);
         if has_lora {

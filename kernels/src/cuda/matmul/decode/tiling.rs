@@ -18,7 +18,7 @@ const fn low_rank_lists(tokens: u32) -> u32 {
 const SHRINKERS_MIN: u32 = 8;
 /// Outputs of the lowest tile.
 const LOW: u32 = 64;
-/// Rows of `x` that a block is made for.
+/// Rows of `x` that kernels are made for.
 pub(super) const TOKENS: [u32; 5] = [8, 32, 64, 96, 128];
 /// Blocks that may share the inputs of a tile.
 const SPLITS: [u32; 4] = [6, 3, 2, 1];
@@ -28,8 +28,11 @@ const SPLITS: [u32; 4] = [6, 3, 2, 1];
 pub(super) struct Tiling {
     /// Outputs of a block.
     pub(super) rows: u32,
-    /// Rows of `x`, rounded up.
+    /// Rows of `x` of a block.
     pub(super) tokens: u32,
+    /// Blocks that share the rows of `x`: what a block does for each row by one warp, for its low
+    /// ranks, takes half as long where these are two.
+    pub(super) row_blocks: u32,
     /// Blocks that share the inputs. The order of a sum depends on it, so it must not depend on
     /// how many rows `x` has.
     pub(super) splits: u32,
@@ -48,12 +51,15 @@ impl Tiling {
         rows: u32,
         [outputs, inputs]: [u32; 2],
         processors: u32,
+        has_lora: bool,
     ) -> Self {
         let tokens = TOKENS.into_iter().find(|&tokens| tokens >= rows).expect("few rows");
         let splits = splits(epilogue, [outputs, inputs], processors);
         let fits_low = outputs.div_ceil(LOW) <= 2 * processors;
+        let shares_rows = epilogue == Epilogue::Gated && fits_low && has_lora && tokens == 128;
         let (rows, per_processor) = match epilogue {
             Epilogue::Residual if tokens > 64 && splits == 3 => (128, 1),
+            Epilogue::Gated if shares_rows => (128, 2),
             Epilogue::Gated if !fits_low && tokens > 64 => (256, 1),
             Epilogue::Gated if !fits_low => (128, 2),
             Epilogue::Plain if splits == 1 && !fits_low && tokens <= 32 => (128, 2),
@@ -61,19 +67,26 @@ impl Tiling {
             _ => (LOW, 2),
         };
         let deep = rows == LOW && tokens == 8;
-        Self { rows, tokens, splits, per_processor, chunks: if deep { 2 } else { 1 } }
+        let row_blocks = if shares_rows { 2 } else { 1 };
+        let (tokens, chunks) = (tokens / row_blocks, if deep { 2 } else { 1 });
+        Self { rows, tokens, row_blocks, splits, per_processor, chunks }
+    }
+
+    /// Which of [`TOKENS`] its kernel is made for.
+    pub(super) fn of_tokens(self) -> u32 {
+        self.tokens * self.row_blocks
     }
 
     /// Its kernel.
     pub(super) fn kernel(self, operation: &str) -> String {
-        let Self { rows, tokens, splits, per_processor, chunks } = self;
+        let Self { rows, tokens, splits, per_processor, chunks, .. } = self;
         format!("{operation}_{rows}_{tokens}_{splits}_{per_processor}_{chunks}")
     }
 
     /// `THREADS` of the kernels' `Tiling`, and shared memory: the stages, what `Board` has for
     /// them, and with adapters lists of items. With `processors` blocks take tiles in turn.
     pub(super) fn grid(self, outputs: u32, processors: Option<u32>, has_lora: bool) -> Grid {
-        let Self { rows, tokens, splits, per_processor, chunks } = self;
+        let Self { rows, tokens, row_blocks, splits, per_processor, chunks } = self;
         let room = if per_processor == 1 { ROOM_OF_ONE } else { ROOM_OF_TWO };
         let (weights, inputs) = (chunks * rows * CHUNK * 2, chunks * tokens * CHUNK * 2);
         let stages = (room / (weights + inputs)).min(8);
@@ -86,7 +99,7 @@ impl Tiling {
         let tiles = outputs.div_ceil(rows);
         let blocks = match processors {
             Some(processors) if splits == 1 => tiles.min(processors * per_processor),
-            _ => tiles * splits,
+            _ => tiles * row_blocks * splits,
         };
         let warpgroups = if rows >= 128 { 2 } else { 1 };
         let threads = warpgroups * 128 + 64;
@@ -139,9 +152,9 @@ mod tests {
     fn shapes_of_models_get_what_was_measured() {
         for (epilogue, shape, splits, heights) in FASTEST {
             for (tokens, rows) in TOKENS.into_iter().zip(heights) {
-                let tiling = Tiling::new(epilogue, tokens, shape, H200);
+                let tiling = Tiling::new(epilogue, tokens, shape, H200, false);
                 assert_eq!((tiling.rows, tiling.splits), (rows, splits), "{shape:?} {tokens}");
-                assert_eq!(Tiling::new(epilogue, tokens - 3, shape, H200), tiling, "{shape:?}");
+                assert_eq!(Tiling::new(epilogue, tokens - 3, shape, H200, false), tiling);
             }
         }
     }
@@ -157,40 +170,49 @@ mod tests {
         begun.split_once("\n#e").unwrap().0
     }
 
-    /// Splits don't depend on the rows, a split has inputs, the kernel exists, and blocks fit a
-    /// processor.
+    fn assert_has_kernel(modules: Modules, tiling: Tiling, has_lora: bool) {
+        let Tiling { rows, tokens, splits, per_processor, chunks, .. } = tiling;
+        let of_tokens = TOKENS.iter().position(|&of| of == tiling.of_tokens()).unwrap();
+        let module = modules[of_tokens][usize::from(has_lora)];
+        let kernels = compiled(module, tiling.of_tokens());
+        let kernel = format!("KERNEL({rows}, {tokens}, {splits}, {per_processor}, {chunks})");
+        let marked = if has_lora { "LORA_" } else { "BASE_" };
+        let listed = |line: &str| line == kernel || line == format!("{marked}{kernel}");
+        assert!(kernels.lines().any(listed), "{} {kernel}", module.name);
+    }
+
+    /// Splits depend on neither rows nor adapters, a split has inputs, the kernel exists, and
+    /// blocks fit a processor.
     #[test]
     fn any_shape_gets_a_tiling_that_has_a_kernel() {
         for (epilogue, modules) in KERNELS {
-            for outputs in (16..40_000).step_by(464) {
-                for inputs in (64..8192).step_by(448) {
-                    let splits = Tiling::new(epilogue, 1, [outputs, inputs], H200).splits;
-                    assert!(inputs.div_ceil(STAGE_INPUTS) >= splits);
-                    for rows in [1, 8, 9, 31, 33, 64, 65, 96, 97, 128] {
-                        let tiling = Tiling::new(epilogue, rows, [outputs, inputs], H200);
-                        assert!(tiling.tokens >= rows && tiling.splits == splits);
-                        let Tiling { rows, tokens, per_processor, chunks, .. } = tiling;
-                        let name = format!(
-                            "KERNEL({rows}, {tokens}, {splits}, {per_processor}, {chunks})"
-                        );
-                        let of_tokens = TOKENS.iter().position(|&of| of == tokens).unwrap();
-                        for module in modules[of_tokens] {
-                            assert!(
-                                compiled(module, tokens).contains(&name),
-                                "{epilogue:?} {name}"
-                            );
-                        }
-                        let grid = tiling.grid(outputs, Some(H200), true);
-                        assert!((grid.shared + 1024) * per_processor <= 228 << 10);
+            for (outputs, inputs) in (16..40_000)
+                .step_by(464)
+                .flat_map(|outputs| (64..8192).step_by(448).map(move |inputs| (outputs, inputs)))
+            {
+                let shape = [outputs, inputs];
+                let splits = Tiling::new(epilogue, 1, shape, H200, false).splits;
+                assert!(inputs.div_ceil(STAGE_INPUTS) >= splits);
+                for rows in [1, 8, 9, 31, 33, 64, 65, 96, 97, 128] {
+                    for has_lora in [false, true] {
+                        let tiling = Tiling::new(epilogue, rows, shape, H200, has_lora);
+                        assert!(tiling.of_tokens() >= rows && tiling.splits == splits);
+                        assert_has_kernel(modules, tiling, has_lora);
+                        let grid = tiling.grid(outputs, Some(H200), has_lora);
+                        assert!((grid.shared + 1024) * tiling.per_processor <= 228 << 10);
                         assert_eq!(grid.blocks[0] % splits, 0);
-                        for useful in [0, 1, 100, 10_000] {
-                            let shrinkers = tiling.shrinkers(useful, grid, H200 * per_processor);
-                            assert!(shrinkers >= splits && shrinkers.is_multiple_of(splits));
-                            assert!(shrinkers <= useful.max(splits));
-                        }
+                        assert_shrinkers_fit(tiling, grid);
                     }
                 }
             }
+        }
+    }
+
+    fn assert_shrinkers_fit(tiling: Tiling, grid: Grid) {
+        for useful in [0, 1, 100, 10_000] {
+            let shrinkers = tiling.shrinkers(useful, grid, H200 * tiling.per_processor);
+            assert!(shrinkers >= tiling.splits && shrinkers.is_multiple_of(tiling.splits));
+            assert!(shrinkers <= useful.max(tiling.splits));
         }
     }
 }
