@@ -80,6 +80,17 @@ pub(crate) fn decode_plans() -> Vec<Named> {
                 ..wide()
             },
         ),
+        names(
+            "decode, high tiles, 90 sequences",
+            Plan {
+                hidden: 4096,
+                intermediate: 8832,
+                ranks: &[8, 16, 40],
+                adapters: 30,
+                sequences: decoding(BORDERS.into_iter().cycle().take(90)),
+                ..wide()
+            },
+        ),
         names("decode, heads of 64, ranks to 256", plan),
     ]
 }
