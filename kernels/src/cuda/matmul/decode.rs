@@ -211,13 +211,13 @@ impl Product {
         }
     }
 
-    /// How blocks of so many rows copy the activations. Copies that reach past a matrix take longer,
-    /// so the map has all rows of a block, if the tensor has: whatever lies there becomes sums that
+    /// How blocks copy the activations. Copies that reach past a matrix take longer, so it has all
+    /// rows that the kernel is made for, if the tensor has: what lies there becomes sums that
     /// nobody writes.
-    fn activations_map(&self, rows: usize) -> TensorMap {
+    fn activations_map(&self, tiling: Tiling) -> TensorMap {
         let room = self.x_bytes / (self.inputs * size_of::<u16>());
-        let all = self.rows.bound.max(rows.min(room));
-        TensorMap::new(self.x, self.x_bytes, [all, self.inputs], rows)
+        let rows = self.rows.bound.max(room.min(tiling.of_tokens() as usize));
+        TensorMap::new(self.x, self.x_bytes, [rows, self.inputs], tiling.tokens as usize)
     }
 
     fn launch(&self, cx: &mut Context, epilogue: Epilogue, mut view: ProductView) {
@@ -229,7 +229,7 @@ impl Product {
             Epilogue::Gated => self.map.gated.expect("whole eights of gate and up"),
             Epilogue::Plain | Epilogue::Residual => self.map.plain,
         };
-        let x = self.activations_map(tiling.tokens as usize);
+        let x = self.activations_map(tiling);
         // A block with adapters has one tile.
         let is_persistent = epilogue == Epilogue::Plain && !has_lora;
         let mut grid = tiling.grid(outputs, is_persistent.then_some(processors), has_lora);
