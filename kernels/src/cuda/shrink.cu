@@ -2,10 +2,10 @@
 // out[row][column + rank] = scale * sum over inputs of x[row][input] * A[rank][input], with the A
 // tiles of the row's adapter. x [rows, in], tile [ranks, length], out [rows, cols].
 //
-// An item is one chunk of ranks for the rows of a few consecutive pieces that use the same adapter,
-// so that one pass over A serves them. Blocks take items as they get free. Sums are split over
-// warps by the tiles alone, and added in order: a row's result depends on the row and its adapter,
-// not on the batch.
+// An item is a few chunks of ranks for the rows of a few consecutive pieces that use the same
+// adapter, so that one pass over A and over x serves them. Blocks take items as they get free. Sums
+// are split over warps by inputs alone, and added in order: a row's result depends on the row and
+// its adapter, not on the batch.
 #include "shrink_tensor.cuh"
 
 // A chunk for one piece without alignment: a warp takes a rank and ROWS rows at a time, its lanes
@@ -62,31 +62,37 @@ struct Arguments {
   u32 chunks;  // of a piece: a bound
 };
 
-// The chunks first, first + 1, .. of a site for pieces that go together, on tensor cores. Whether
-// alignment allows that. For whole blocks.
+// The chunks first, first + 1, .. of a site for pieces that go together, on tensor cores. For whole
+// blocks.
 template <class S>
-__device__ bool shrink_tensor(const Piece (&pieces)[S::PIECES], const Tile* tiles, u32 count,
+__device__ void shrink_tensor(const Piece (&pieces)[S::PIECES], const Tile* tiles, u32 count,
                               const Arguments& arguments, u32 first) {
   alignas(16) extern __shared__ float shared[];
-  const u32 in = arguments.in;
   Chunk chunks[S::CHUNKS];
-  bool aligned = true;
 #pragma unroll
-  for (u32 c = 0; c < S::CHUNKS; c++) {
-    chunks[c] = find_chunk(tiles, count, first + c);
-    aligned = aligned && is_aligned(chunks[c], in);
-  }
-  if (!aligned) return false;
-  if (chunks[0].is_empty()) return true;
+  for (u32 c = 0; c < S::CHUNKS; c++) chunks[c] = find_chunk(tiles, count, first + c);
+  if (chunks[0].is_empty()) return;
   typename S::Sums sums = {};
-  const Multiplier<S> multiplier = {pieces, static_cast<const bf16*>(arguments.x), in,
+  const Multiplier<S> multiplier = {pieces, static_cast<const bf16*>(arguments.x), arguments.in,
                                     shared_address(shared)};
   multiplier.run(chunks, sums);
 #pragma unroll
   for (u32 c = 0; c < S::CHUNKS; c++)
     if (!chunks[c].is_empty())
       write_sums(chunks[c], pieces, sums[c], shared, arguments.out, arguments.cols);
-  return true;
+}
+
+// The same for a piece at a time, whatever the alignment and the types.
+template <class X, class A, class S>
+__device__ void shrink_plain(const Step& step, u32 begin, u32 end, const Tile* tiles, u32 count,
+                             const Arguments& arguments, u32 first) {
+  for (u32 c = first; c < first + S::CHUNKS; c++) {
+    const Chunk chunk = find_chunk(tiles, count, c);
+    if (chunk.is_empty()) return;
+    for (u32 p = begin; p < end; p++)
+      multiply_plain<X, A, 4>(chunk, static_cast<const X*>(arguments.x), arguments.in,
+                              step.pieces[p], arguments.out, arguments.cols);
+  }
 }
 
 template <class X, class A, class S>
@@ -99,15 +105,13 @@ __device__ void shrink_item(const Step& step, const Adapters& adapters, const Ar
     if (pieces[0].slot == NO_ADAPTER) continue;
     const SiteTiles& site = site_tiles(adapters, pieces[0].slot, arguments.layer, arguments.site);
     const Tile* tiles = adapters.tiles + site.a;
+    const u32 count = site.a_count;
     if constexpr (sizeof(X) == 2)
-      if (shrink_tensor<S>(pieces, tiles, site.a_count, arguments, first)) continue;
-    for (u32 c = first; c < first + S::CHUNKS; c++) {
-      const Chunk chunk = find_chunk(tiles, site.a_count, c);
-      if (chunk.is_empty()) break;
-      for (u32 p = i; p < i + taken; p++)
-        multiply_plain<X, A, 4>(chunk, static_cast<const X*>(arguments.x), arguments.in,
-                                step.pieces[p], arguments.out, arguments.cols);
-    }
+      if (is_aligned(tiles, count, arguments.in)) {
+        shrink_tensor<S>(pieces, tiles, count, arguments, first);
+        continue;
+      }
+    shrink_plain<X, A, S>(step, i, i + taken, tiles, count, arguments, first);
   }
 }
 

@@ -26,7 +26,7 @@ struct Shape {
     /// Blocks of a multiprocessor.
     resident: u32,
 }
-/// For as many items as there can be.
+/// For as many items as there can be: of few pieces.
 const FEW: Shape = Shape { pieces: 1, chunks: 1, stages: 8, resident: 3 };
 /// Of a batch of many.
 const PREFILL: Shape = Shape { pieces: 4, chunks: 3, stages: 3, resident: 1 };
@@ -116,11 +116,11 @@ impl Shrink {
         let shape = if prefill { PREFILL } else { FEW };
         let items = pieces.div_ceil(shape.pieces) * chunks.div_ceil(shape.chunks);
         let blocks = items.clamp(1, shape.resident * processors);
-        let stages = match dtype {
+        let shared = match dtype {
             Dtype::Bf16 => shape.stages * (shape.pieces + shape.chunks) * LINES_BYTES,
             _ => 0,
         };
-        let grid = Grid { shared: stages, ..Grid::flat(blocks, THREADS) };
+        let grid = Grid { shared, ..Grid::flat(blocks, THREADS) };
         // SAFETY: the parameters of `shrink.cu`; `x` and `out` hold the step's rows, a row of `out`
         // has room for the ranks of every bound adapter, and the inputs of its tiles are columns of
         // `x` (asserted where adapters are admitted). Nobody else uses the count of items taken.

@@ -37,12 +37,12 @@ __device__ Chunk find_chunk(const Tile* tiles, u32 count, u32 wanted) {
   return {tiles + first, tiles + end};
 }
 
-// Whether every 16-byte access to a row of x and to a rank of A is aligned and within it. For whole
+// Whether every 16-byte access to a row of x and to a rank of A is aligned and within it, for all
+// tiles of a site alike: which sums are made does not hang on the chunks beside theirs. For whole
 // warps.
-__device__ inline bool is_aligned(const Chunk& chunk, u32 in) {
+__device__ inline bool is_aligned(const Tile* tiles, u32 count, u32 in) {
   u32 all = in;
-  for (const Tile* tile = chunk.first + threadIdx.x % WARP; tile < chunk.end; tile += WARP)
-    all |= tile->start | tile->length;
+  for (u32 i = threadIdx.x % WARP; i < count; i += WARP) all |= tiles[i].start | tiles[i].length;
   return __all_sync(~0u, all % 8 == 0);
 }
 
@@ -161,9 +161,10 @@ struct Multiplier {
   }
 };
 
+constexpr u32 PARTS_PITCH = CHUNK_RANKS + 1;  // spreads rows over banks
+
 // Adds the warps' parts of a chunk in their order and writes the sums. `parts`: [WARPS, rows,
 // PARTS_PITCH] in shared memory. For whole blocks.
-constexpr u32 PARTS_PITCH = CHUNK_RANKS + 1;  // spreads rows over banks
 template <u32 PIECES>
 __device__ void write_sums(const Chunk& chunk, const Piece (&pieces)[PIECES],
                            const float (&sums)[PIECES][2][4], float* parts, float* out, u32 cols) {
