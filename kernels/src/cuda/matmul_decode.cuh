@@ -314,9 +314,9 @@ __device__ inline void multiply_part(const Ring<T>& ring, const Work& work, cons
   }
 }
 
-// rows <= TOKENS; outputs a multiple of 8, of 16 where they are GATED; at least a stage of inputs
-// per split. Grid: clusters that shrink, then one for each tile; or with PLAIN, one split and no
-// adapter any number of blocks.
+// rows <= ROW_BLOCKS TOKENS; outputs a multiple of 8, of 16 where they are GATED; at least a stage
+// of inputs per split. Grid: clusters that shrink, then one for each tile and TOKENS rows; or with
+// PLAIN, one split and no adapter any number of blocks.
 template <class T, Epilogue E>
 __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const Step& step,
                                 const Product& p) {
@@ -382,7 +382,8 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
 // adapters need would take registers from kernels that have none, and so room beside their
 // neighbours.
 
-// A kernel NAME_ROWS_TOKENS_SPLITS_PER_CHUNKS; see `Tiling`.
+// A kernel NAME_ROWS_TOKENS_SPLITS_PER_CHUNKS; see `Tiling`. Blocks of fewer than OF_TOKENS rows
+// share them.
 #define MATMUL_DECODE(NAME, EPILOGUE, ROWS, TOKENS, SPLITS, PER, CHUNKS)                \
   MATMUL_KERNEL(NAME##_##ROWS##_##TOKENS##_##SPLITS##_##PER##_##CHUNKS, EPILOGUE, PER,  \
                 Tiling<ROWS, TOKENS, SPLITS, PER, CHUNKS, OF_TOKENS / TOKENS, HAS_LORA, \

@@ -140,7 +140,8 @@ __device__ void shrink(const Step& step, const Adapters& adapters, const Argumen
     shrink_item<X, A, S>(step, adapters, arguments, item / sets, item % sets * S::CHUNKS);
 }
 
-// Pieces and chunks of an item, stages: `Shape` of cuda/shrink.rs.
+// PER: blocks of a multiprocessor; then pieces and chunks of an item, stages. `Shape` of
+// cuda/shrink.rs.
 #define KERNEL(NAME, X, A, PER, ...)                             \
   extern "C" __global__ void __launch_bounds__(WARPS* WARP, PER) \
       NAME(Step step, Adapters adapters, Arguments arguments) {  \

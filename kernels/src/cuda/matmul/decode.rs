@@ -211,8 +211,8 @@ impl Product {
         }
     }
 
-    /// How blocks copy the activations. Copies that reach past a matrix take longer, so it has all
-    /// rows that the kernel is made for, if the tensor has: what lies there becomes sums that
+    /// How blocks copy the activations. Copies that reach past a matrix take longer, so the map has
+    /// all rows that the kernel is made for, if the tensor has: what lies there becomes sums that
     /// nobody writes.
     fn activations_map(&self, tiling: Tiling) -> TensorMap {
         let room = self.x_bytes / (self.inputs * size_of::<u16>());

@@ -159,6 +159,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn two_blocks_share_many_rows_with_adapters_of_a_small_gate_and_up() {
+        let gated = |outputs, rows, has_lora| {
+            let tiling = Tiling::new(Epilogue::Gated, rows, [outputs, 2048], H200, has_lora);
+            let blocks = tiling.grid(outputs, None, has_lora).blocks[0];
+            ([tiling.rows, tiling.tokens, tiling.row_blocks], blocks)
+        };
+        assert_eq!(gated(11264, 97, true), ([128, 64, 2], 2 * 88));
+        assert_eq!(gated(11264, 128, false), ([64, 128, 1], 176));
+        assert_eq!(gated(11264, 96, true), ([64, 96, 1], 176));
+        assert_eq!(gated(28672, 128, true), ([256, 128, 1], 112));
+    }
+
     /// The modules that have the kernels, by epilogue.
     const KERNELS: [(Epilogue, Modules); 3] =
         [(Epilogue::Plain, SUMS), (Epilogue::Gated, GATED), (Epilogue::Residual, RESIDUAL)];
