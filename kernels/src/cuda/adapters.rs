@@ -18,7 +18,7 @@ use crate::{
 const SITES: [Site; 4] = [Site::Qkv, Site::Output, Site::GateUp, Site::Down];
 /// Bytes of `Tile` and of `SiteTiles` in `prelude.cuh`.
 const TILE_BYTES: usize = 24;
-const SITE_BYTES: usize = 20;
+const SITE_BYTES: usize = 32;
 /// Room at first: adapters, tiles of each with a chunk of ranks and 4096 inputs on the average, and
 /// tiles in a slab.
 const FIRST_SLOTS: usize = 2048;
@@ -53,6 +53,17 @@ pub(super) struct ShrinkSize {
     pub(super) tiles: u32,
     /// Whether a tile of `A` is too long for a product, or cut elsewhere than at eights of inputs.
     pub(super) is_odd: bool,
+}
+
+impl ShrinkSize {
+    fn include(&mut self, linears: &[Placed], tiles: u32) {
+        let ranks = linears.iter().map(|linear| linear.tiles.padded_rank);
+        let chunks = ranks.clone().map(|ranks| ranks.div_ceil(RANK_CHUNK as u32)).sum();
+        self.ranks = self.ranks.max(ranks.sum::<u32>() as usize);
+        self.chunks = self.chunks.max(chunks);
+        self.tiles = self.tiles.max(tiles);
+        self.is_odd |= linears.iter().any(Placed::is_odd);
+    }
 }
 
 /// What a slot holds.
@@ -180,21 +191,20 @@ impl AdapterTable {
         let (mut sites, mut tiles) = (Vec::new(), Vec::new());
         for layer in 0..self.layers {
             for (index, site) in SITES.into_iter().enumerate() {
-                let a = first + tiles.len() / TILE_BYTES;
                 let linears = columns(pool, adapter, layer, site);
-                linears.iter().for_each(|l| l.append_a(pool, adapter, &mut tiles));
-                let b = first + tiles.len() / TILE_BYTES;
-                linears.iter().for_each(|l| l.append_b(pool, adapter, &mut tiles));
-                let end = first + tiles.len() / TILE_BYTES;
-                let ranks = adapter.map.site_ranks(layer, site);
-                let chunks = |l: &Placed| l.tiles.padded_rank.div_ceil(RANK_CHUNK as u32);
-                let chunks = linears.iter().map(chunks).sum();
+                let [a, a_count, b, b_count] = {
+                    let begin = tiles.len();
+                    linears.iter().for_each(|l| l.append_a(pool, adapter, &mut tiles));
+                    let middle = tiles.len();
+                    linears.iter().for_each(|l| l.append_b(pool, adapter, &mut tiles));
+                    [begin, middle - begin, middle, tiles.len() - middle]
+                }
+                .map(|bytes| (bytes / TILE_BYTES) as u32);
                 let most = &mut self.most[layer * SITES.len() + index];
-                most.ranks = most.ranks.max(ranks);
-                most.chunks = most.chunks.max(chunks);
-                most.tiles = most.tiles.max((b - a) as u32);
-                most.is_odd |= linears.iter().any(Placed::is_odd);
-                for word in [a as u32, (b - a) as u32, b as u32, (end - b) as u32, chunks] {
+                most.include(&linears, a_count);
+                let (a, b) = (*first as u32 + a, *first as u32 + b);
+                let [columns, before] = later_linears(&linears, b_count);
+                for word in [[a, a_count], [b, b_count], columns, before].concat() {
                     sites.extend(word.to_le_bytes());
                 }
             }
@@ -228,6 +238,17 @@ fn columns<'a>(
         output += width(site, linear, shape, &adapter.map, layer);
     }
     placed
+}
+
+/// `columns` and `before` of `SiteTiles`: where the second of an adapter's linears and the third begin.
+fn later_linears(linears: &[Placed], tiles: u32) -> [[u32; 2]; 2] {
+    let (mut columns, mut before) = ([u32::MAX; 2], [tiles; 2]);
+    let mut count = 0;
+    for (i, pair) in linears.windows(2).enumerate() {
+        count += pair[0].tiles.b.len() as u32;
+        (columns[i], before[i]) = (pair[1].output, count);
+    }
+    [columns, before]
 }
 
 impl Placed<'_> {

@@ -16,7 +16,7 @@ pub struct Source {
 }
 
 /// What the sources include, by file name.
-const HEADERS: [(&CStr, &str); 16] = [
+const HEADERS: [(&CStr, &str); 17] = [
     (c"prelude.cuh", include_str!("prelude.cuh")),
     (c"attention.cuh", include_str!("attention.cuh")),
     (c"attention_page.cuh", include_str!("attention_page.cuh")),
@@ -28,6 +28,7 @@ const HEADERS: [(&CStr, &str); 16] = [
     (c"low_rank_add.cuh", include_str!("low_rank_add.cuh")),
     (c"low_rank_list.cuh", include_str!("low_rank_list.cuh")),
     (c"low_rank_shrink.cuh", include_str!("low_rank_shrink.cuh")),
+    (c"low_rank_simple.cuh", include_str!("low_rank_simple.cuh")),
     (c"matmul_decode.cuh", include_str!("matmul_decode.cuh")),
     (c"norm.cuh", include_str!("norm.cuh")),
     (c"product.cuh", include_str!("product.cuh")),

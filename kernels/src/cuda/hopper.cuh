@@ -103,6 +103,21 @@ __device__ inline void copy_bytes(u32 shared, const void* from, u32 bytes, u32 b
 __device__ inline void store_shared(u32 shared, float x) {
   asm volatile("st.shared.f32 [%0], %1;" ::"r"(shared), "f"(x) : "memory");
 }
+// Without branches, which loads would be moved into.
+__device__ inline float load_shared_if(bool condition, u32 shared) {
+  float x;
+  asm volatile(
+      "{.reg .pred p; setp.ne.u32 p, %2, 0; mov.f32 %0, 0f00000000; @p ld.shared.f32 %0, [%1];}"
+      : "=&f"(x)
+      : "r"(shared), "r"(u32(condition))
+      : "memory");
+  return x;
+}
+__device__ inline void store_shared_if(bool condition, u32 shared, float x) {
+  asm volatile("{.reg .pred p; setp.ne.u32 p, %2, 0; @p st.shared.f32 [%0], %1;}" ::"r"(shared),
+               "f"(x), "r"(u32(condition))
+               : "memory");
+}
 __device__ inline void store_shared(u32 shared, u32 x) {
   asm volatile("st.shared.u32 [%0], %1;" ::"r"(shared), "r"(x) : "memory");
 }

@@ -45,43 +45,123 @@ struct Lookup {
   }
 };
 
-// Goes over the tiles of B that rows of `share` have: the first of each 32 pieces, the second of
-// each, and so on, of no length where a lane has none. The next of all are on their way meanwhile.
-template <class T>
-struct TilesOfB {
-  static constexpr u32 GROUPS = Lookup<T>::GROUPS;
-  const Lookup<T>& found;
-  const Tile* tiles;
-  u32 next[GROUPS], end[GROUPS];  // of the lane
-  Tile ahead[GROUPS];
-  u32 group = 0;
-  Piece piece;  // of the tile taken last
+// The tiles of B that a piece has of the linears with some of the product's columns begin..end.
+struct TileRange {
+  u32 first, count;
 
-  __device__ TilesOfB(const Lookup<T>& found, const Tile* tiles, const RowRange& share)
-      : found(found), tiles(tiles) {
+  __device__ TileRange(const SiteTiles& site, u32 begin, u32 end) {
+    const auto [second, third] = site.before;
+    const u32 from = begin < site.columns[0] ? 0 : begin < site.columns[1] ? second : third;
+    const u32 to = end <= site.columns[0] ? second : end <= site.columns[1] ? third : site.b_count;
+    first = site.b + from, count = to - from;
+  }
+};
+
+// Goes over these of all pieces with rows in `share`: the first of each, the second of each, and so
+// on, a lane one at a time, while the next ones are on their way.
+template <class T, bool ONE_GROUP = Lookup<T>::GROUPS == 1>
+struct TilesOfB;
+
+// A lane has its own piece's.
+template <class T>
+struct TilesOfB<T, true> {
+  const Tile* tiles;
+  RowRange rows;
+  u32 next, end;
+  Tile ahead;
+
+  // Of the linears with some of the product's columns begin..end.
+  __device__ TilesOfB(const Ring<T>&, const Lookup<T>& found, const Tile* tiles,
+                      const RowRange& share, u32 begin, u32 end)
+      : tiles(tiles) {
+    const Piece& piece = found.pieces[0];
+    const TileRange range(found.sites[0], begin, end);
+    rows = {piece.row, piece.row + piece.rows};
+    next = range.first;
+    this->end = rows.first < share.end && share.first < rows.end ? next + range.count : next;
+    if (next < this->end) ahead = tiles[next];
+  }
+  // A tile and its piece's rows, none for a lane without. Whether any has one. For all lanes alike.
+  __device__ bool take(Tile& tile, RowRange& of_piece) {
+    const bool has = next < end;
+    tile = ahead, of_piece = has ? rows : RowRange{};
+    if (has && ++next < end) ahead = tiles[next];
+    return __any_sync(~0u, has);
+  }
+};
+
+// A lane takes what is next of those of all groups: pieces differ in how many they have.
+template <class T>
+struct TilesOfB<T, false> {
+  static constexpr u32 GROUPS = Lookup<T>::GROUPS;
+  static_assert(GROUPS <= 4, "16 bits each");
+  const Tile* tiles;
+  u32* queue;                       // [2 WARP], shared: which tile of which piece is next
+  u32 first[GROUPS], rows[GROUPS];  // of the lane's pieces: a tile; row, and how many above it
+  u64 counts = 0;                   // of their tiles, 16 bits each
+  u32 most = 0;                     // of any piece
+  u32 round = 0, group = 0;         // queued next
+  u32 head = 0, tail = 0;           // of the queue
+  Tile ahead;
+  u32 rows_ahead = 0;  // its piece's; none where there is no tile
+
+  __device__ TilesOfB(const Ring<T>& ring, const Lookup<T>& found, const Tile* tiles,
+                      const RowRange& share, u32 begin, u32 end)
+      : tiles(tiles), queue(ring.board->turns) {
 #pragma unroll
     for (u32 g = 0; g < GROUPS; g++) {
-      const Piece& own = found.pieces[g];
-      const bool shared = own.row < share.end && share.first < own.row + own.rows;
-      next[g] = found.sites[g].b;
-      end[g] = next[g] + (shared ? found.sites[g].b_count : 0);
-      ahead[g] = next[g] < end[g] ? tiles[next[g]] : Tile{};
+      const Piece& piece = found.pieces[g];
+      const TileRange range(found.sites[g], begin, end);
+      const bool shared = piece.row < share.end && share.first < piece.row + piece.rows;
+      const u32 count = shared ? range.count : 0;
+      first[g] = range.first;
+      rows[g] = piece.row | piece.rows << 16;
+      counts |= u64(count) << 16 * g;
+      most = max(most, count);
     }
+    most = __reduce_max_sync(~0u, most);
   }
-  // Whether there was one for a lane. For all lanes alike.
-  __device__ bool take(Tile& tile) {
-    bool taken = false;
+  // Queues until there are 32, or all.
+  __device__ void queue_some() {
+    const u32 lane = threadIdx.x % WARP;
 #pragma unroll 1
-    for (u32 tried = 0; !taken && tried < GROUPS; tried++, group = (group + 1) % GROUPS)
-    // Registers have no address, so their number is known when this is compiled.
+    while (tail - head < WARP && round < most) {
+      const bool has = round < u16(counts >> 16 * group);
+      const u32 having = __ballot_sync(~0u, has), before = __popc(having & ((1u << lane) - 1));
+      if (has) queue[(tail + before) % (2 * WARP)] = (round * GROUPS + group) * WARP + lane;
+      tail += __popc(having);
+      if (++group == GROUPS) group = 0, round++;
+    }
+    __syncwarp();
+  }
+  // The lane's next tile, and its piece's rows; none if there is no other.
+  __device__ u32 next(u32& of_piece) {
+    queue_some();
+    const u32 lane = threadIdx.x % WARP, turn = queue[(head + lane) % (2 * WARP)];
+    const bool has = lane < tail - head;
+    u32 tile = turn / WARP / GROUPS;
+    of_piece = 0;
 #pragma unroll
-      for (u32 g = 0; g < GROUPS; g++)
-        if (g == group && __any_sync(~0u, next[g] < end[g])) {
-          piece = found.pieces[g];
-          tile = ahead[g];
-          ahead[g] = ++next[g] < end[g] ? tiles[next[g]] : Tile{};
-          taken = true;
-        }
+    for (u32 g = 0; g < GROUPS; g++) {
+      const u32 of_first = __shfl_sync(~0u, first[g], turn);
+      const u32 of_rows = __shfl_sync(~0u, rows[g], turn);
+      if (has && turn / WARP % GROUPS == g) tile += of_first, of_piece = of_rows;
+    }
+    head += least(tail - head, WARP);
+    return tile;
+  }
+  __device__ bool take(Tile& tile, RowRange& of_piece) {
+    bool taken, follows;
+    do {  // twice at first, when no tile is on its way
+      u32 of_next;
+      const u32 place = next(of_next);
+      tile = ahead;
+      of_piece = {u16(rows_ahead), u16(rows_ahead) + (rows_ahead >> 16)};
+      taken = __any_sync(~0u, rows_ahead > 0);
+      follows = __any_sync(~0u, of_next > 0);
+      rows_ahead = of_next;
+      if (of_next > 0) ahead = tiles[place];
+    } while (!taken && follows);
     return taken;
   }
 };
@@ -90,7 +170,7 @@ struct TilesOfB {
 __device__ inline u32 scan(u32 own, u32& before) {
   const u32 lane = threadIdx.x % WARP;
   u32 end = own;
-#pragma unroll
+#pragma unroll 1
   for (u32 offset = 1; offset < WARP; offset *= 2) {
     const u32 other = __shfl_up_sync(~0u, end, offset);
     if (lane >= offset) end += other;

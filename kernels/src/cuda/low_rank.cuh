@@ -12,38 +12,38 @@
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-// The n-th stage of B: the places of weights in the order in which these are read, then, if it is
-// used, that of x, and so on.
+// Where stages of B are, one after the other: in the places of weights in the order in which these
+// are read, then, if it is used, that of x, and so on.
 template <class T>
-struct StageOfB {
-  u32 stage, round;  // of the ring
-  bool waits;        // for all weights and x to be read
+struct PlacesOfB {
+  static constexpr u32 OF_WEIGHTS = least(T::STAGES, T::B_STAGES);
+  u32 steps;  // stages of weights ahead
 
-  // Behind `steps` stages of weights.
-  __device__ static StageOfB of(u32 n, u32 steps) {
-    const u32 turn = n / T::B_STAGES, at = n % T::B_STAGES, behind = steps + at;
-    if (T::REUSES_X && at >= T::STAGES) return {at, turn, turn == 0};
-    return {behind % T::STAGES, behind / T::STAGES + turn, false};
+  // Of the `at`-th stage of a round.
+  __device__ u32 stage(u32 at) const {
+    return at < OF_WEIGHTS ? (steps % T::STAGES + at) % OF_WEIGHTS : at;
+  }
+  // How often it has been filled before the rounds of B.
+  __device__ u32 uses(u32 stage) const {
+    return stage < T::STAGES ? (steps + T::STAGES - 1 - stage) / T::STAGES : 0;
   }
 };
 
-// Goes over these, one after the other: a stage, and the parity of the phase in which B fills it.
+// Goes over these: a stage, and the parity of the phase in which B fills it.
 template <class T>
 struct CursorOfB {
-  const Cursor<T> first;
+  const PlacesOfB<T> places;
   u32 at = 0, turn = 0;
   u32 stage, parity;
 
-  __device__ CursorOfB(u32 steps)
-      : first(Cursor<T>::after(steps)), stage(first.stage), parity(first.parity) {}
+  __device__ CursorOfB(u32 steps) : places{steps} { find(); }
+  __device__ void find() {
+    stage = places.stage(at);
+    parity = (places.uses(stage) + turn) % 2;
+  }
   __device__ void advance() {
     if (++at == T::B_STAGES) at = 0, turn ^= 1;
-    if (T::REUSES_X && at >= T::STAGES) {
-      stage = at, parity = turn;
-    } else {
-      stage = first.stage + at, parity = first.parity ^ turn;
-      if (stage >= T::STAGES) stage -= T::STAGES, parity ^= 1;
-    }
+    find();
   }
 };
 
@@ -62,6 +62,7 @@ __device__ inline void copy_low_rank(const Ring<T>& ring, u32 steps) {
   constexpr u32 TEAMS = teams_of_copiers<T>();
   const u32 lane = threadIdx.x % WARP, team = lane / T::ITEMS, member = lane % T::ITEMS;
   const u64 once = evict_first();
+  const PlacesOfB<T> places{steps};
   bool more = true;
   for (u32 number = 0, filled = 0; more; number++) {
     const LowRankItems<T>& list = low_rank_items(ring, number);
@@ -70,12 +71,13 @@ __device__ inline void copy_low_rank(const Ring<T>& ring, u32 steps) {
     more = list.more;
     u32 next = team < TEAMS ? filled + (team + TEAMS - filled % TEAMS) % TEAMS : end;
     while (__any_sync(~0u, next < end)) {
-      const auto [stage, round, waits] = StageOfB<T>::of(next, steps);
-      const u32 full = ring.full(stage);
-      const bool is_free =
-          next < end &&
-          (waits ? barrier_has_ended(shared_address(&ring.board->summed), 0)
-                 : round == 0 || barrier_has_ended(ring.empty(stage), (round - 1) % 2));
+      const u32 stage = places.stage(next % T::B_STAGES), full = ring.full(stage);
+      const u32 uses = places.uses(stage) + next / T::B_STAGES;
+      // A place of x is free once all weights and x have been read.
+      const bool is_new = uses == 0 && stage < T::STAGES;
+      const u32 before = uses == 0 ? shared_address(&ring.board->summed) : ring.empty(stage);
+      const u32 parity = uses == 0 ? 0 : (uses - 1) % 2;
+      const bool is_free = next < end && (is_new || barrier_has_ended(before, parity));
       // One lane answers for its team.
       const bool copies = __shfl_sync(~0u, is_free, team * T::ITEMS);
       const u32 i = (next - filled) * T::ITEMS + member;
@@ -111,7 +113,8 @@ __device__ inline void clear_spent(const LowRank& low_rank) {
 // The helping warp: s of all items. Eight lanes look after a row.
 template <class T>
 struct LowRankSeater {
-  static constexpr u32 LANES = WARP / 8, BATCH = least(T::SHARE / LANES, 8);  // rows of a lane
+  static constexpr u32 LANES = WARP / 8;
+  static constexpr u32 BATCH = least((T::SHARE + LANES - 1) / LANES, 8);  // rows of a lane
   static constexpr u32 PASS = BATCH * LANES;
   // Whether a block has so many rows that it would read much in vain.
   static constexpr bool AWAITS_FEW = T::SHARE >= 64;

@@ -1,6 +1,6 @@
 // Where low ranks become deltas: what the multipliers do with s and B of the listed items.
 #pragma once
-#include "low_rank.cuh"
+#include "low_rank_simple.cuh"
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
@@ -64,17 +64,22 @@ template <class T>
 struct Deltas {
   u32 own;
 
+  // Where the thread's outputs are among those of a row.
+  __device__ static u32 outputs(const Ring<T>& ring) {
+    const u32 group = threadIdx.x / GROUP, warp = threadIdx.x / WARP % 4, lane = threadIdx.x % WARP;
+    return ring.totals() + (group * T::TILES * BOX_ROWS + warp * 16 + lane / 4) * 4;
+  }
   // Once all have read x.
   __device__ Deltas(const Ring<T>& ring) {
-    const u32 group = threadIdx.x / GROUP, warp = threadIdx.x / WARP % 4, lane = threadIdx.x % WARP;
-    const u32 row = group * T::TILES * BOX_ROWS + warp * 16 + lane / 4;
-    own = ring.totals() + (lane % 4 * 2 * T::PITCH + row) * 4;
+    const u32 lane = threadIdx.x % WARP;
+    own = outputs(ring) + lane % 4 * 2 * T::PITCH * 4;
 #pragma unroll
-    for (u32 n = 0; n < T::SHARE / 8; n++)
+    for (u32 n = 0; n < T::SHARE_EIGHTS; n++)
 #pragma unroll
       for (u32 t = 0; t < T::TILES; t++)
 #pragma unroll
         for (u32 i = 0; i < 4; i++) store_shared(place(n, t, i), 0.0f);
+    __syncwarp();  // other lanes add to them
   }
   __device__ u32 place(u32 eight, u32 tile, u32 i) const {
     return own + (eight * 8 * T::PITCH + tile * BOX_ROWS + i % 2 * T::PITCH + i / 2 * 8) * 4;
@@ -100,6 +105,10 @@ template <class T>
 struct Totals<T, true> {
   u32 own;
 
+  // Where the thread's outputs are among those of a row.
+  __device__ static u32 outputs(const Ring<T>& ring) {
+    return ring.totals() + threadIdx.x / 4 * 4 * 16;
+  }
   // Once all have read x.
   __device__ Totals(const Ring<T>& ring, const typename T::Sums& sums)
       : own(ring.totals() + threadIdx.x * 16) {
@@ -111,16 +120,10 @@ struct Totals<T, true> {
         const float* four = sums[t] + 4 * n;
         store_shared(place(n, t), make_float4(four[0], four[1], four[2], four[3]));
       }
+    __syncwarp();  // other lanes add to them
   }
   __device__ u32 place(u32 eight, u32 tile) const {
     return own + (eight * T::TILES + tile) * T::MULTIPLIERS * 16;
-  }
-  // Adds to the first two of the four or, of gate and up, to the second two.
-  __device__ void add(u32 eight, u32 tile, u32 half, float low, float high) const {
-    const u32 at = place(eight, tile) + half * 8;
-    const uint2 v = load_shared_2(at);
-    store_shared(at, make_uint2(__float_as_uint(__uint_as_float(v.x) + low),
-                                __float_as_uint(__uint_as_float(v.y) + high)));
   }
   __device__ void add(u32 eight, const EightDeltas<T>& delta) const {
 #pragma unroll
@@ -186,97 +189,6 @@ struct Totals<T, false> {
 
 // ---- stages
 
-// Where a warp reads the items of a full stage. All have as many ranks, and each of its lanes reads
-// four neighbouring ones of an output; zeros where there are none.
-template <class T>
-struct FullStage {
-  static constexpr u32 HEIGHT = T::GATED ? 8 : 16;  // outputs of a warp
-  u32 from, item, tile, below;  // bytes from item to item, tile to tile, eight outputs to the next
-  u32 rank_bytes;               // of a row of s
-  const LowRankStage& what;
-
-  __device__ FullStage(const Ring<T>& ring, u32 stage, const LowRankStage& what) : what(what) {
-    const u32 group = threadIdx.x / GROUP, warp = threadIdx.x / WARP % 4, lane = threadIdx.x % WARP;
-    const u32 own = (group * T::TILES * 4 + warp) * HEIGHT + lane / 4;
-    const u32 row_bytes = what.mark & EIGHT_RANKS ? 16 : 32;
-    rank_bytes = lane % 4 * 8;
-    const bool there = rank_bytes < row_bytes;
-    from = there ? ring.w(stage) + own * row_bytes + rank_bytes : shared_address(&ring.board->zero);
-    item = there ? T::B_BYTES : 0, tile = there ? 4 * HEIGHT * row_bytes : 0;
-    below = there ? 8 * row_bytes : 0;
-  }
-  __device__ uint2 load(u32 i, u32 t) const { return load_shared_2(from + i * item + t * tile); }
-};
-
-// Adds a full stage of gate or up, whose items are of eight rows in their order. A product takes
-// two of them and s of all rows; of what that gives a lane keeps what its own two rows have of
-// theirs.
-template <class T, class Into>
-__device__ inline void add_ordered(const FullStage<T>& stage, const LowRankItems<T>& list, u32 half,
-                                   u32 first, const Into& into) {
-  static_assert(T::ITEMS == 8, "an item for each of eight rows");
-  const u32 lane = threadIdx.x % WARP;
-  const uint2 s =
-      load_shared_2(shared_address(list.s[stage.what.seat + lane / 4]) + stage.rank_bytes);
-  const u32 b[2] = {s.x, s.y};
-#pragma unroll
-  for (u32 t = 0; t < T::TILES; t++) {
-    float sums[4][4] = {};
-#pragma unroll
-    for (u32 n = 0; n < 4; n++) {
-      const uint2 even = stage.load(2 * n, t), odd = stage.load(2 * n + 1, t);
-      const u32 a[4] = {even.x, odd.x, even.y, odd.y};
-      mma_bf16(sums[n], a, b);
-    }
-    const auto own = [&](u32 k) {
-      const float lower = lane & 1 ? sums[1][k] : sums[0][k];
-      const float upper = lane & 1 ? sums[3][k] : sums[2][k];
-      return lane & 2 ? upper : lower;
-    };
-    into.add(stage.what.eight - first / 8, t, half, own(0), own(3));
-  }
-}
-
-// Adds a full stage of other products. A lane has s of the row that it multiplies, which one of the
-// items is for.
-template <class T, class Into>
-__device__ inline void add_simple(const FullStage<T>& stage, const LowRankItems<T>& list, u32 first,
-                                  const Into& into) {
-  constexpr u32 AT_ONCE = 4 / T::TILES;  // items
-  const u32 lane = threadIdx.x % WARP;
-  // A row that no item has gets that of the first, and no use of it.
-  const u32 seat = stage.what.seat + (stage.what.order >> lane / 4 * 4 & 15);
-  const uint2 s = load_shared_2(shared_address(list.s[seat]) + stage.rank_bytes);
-  const u32 mine = stage.what.rows ^ lane / 4 * 0x11111111;  // zero in the place of the lane's item
-  EightDeltas<T> deltas[AT_ONCE] = {};
-#pragma unroll
-  for (u32 i = 0; i < T::ITEMS; i += AT_ONCE) {
-    u32 a[AT_ONCE][T::TILES][4];
-#pragma unroll
-    for (u32 n = 0; n < AT_ONCE; n++)
-#pragma unroll
-      for (u32 t = 0; t < T::TILES; t++) {
-        const uint2 upper = stage.load(i + n, t);
-        const uint2 lower =
-            load_shared_2(stage.from + (i + n) * stage.item + t * stage.tile + stage.below);
-        a[n][t][0] = upper.x, a[n][t][1] = lower.x, a[n][t][2] = upper.y, a[n][t][3] = lower.y;
-      }
-#pragma unroll
-    for (u32 n = 0; n < AT_ONCE; n++) {
-      const bool is_mine = (mine >> (i + n) * 4 & 15) == 0;
-      multiply_eight<T>(deltas[n], a[n], make_uint2(is_mine ? s.x : 0, is_mine ? s.y : 0));
-    }
-  }
-  // A row has one item, and zeros of the others.
-#pragma unroll
-  for (u32 t = 0; t < T::TILES; t++)
-#pragma unroll
-    for (u32 n = 1; n < AT_ONCE; n++)
-#pragma unroll
-      for (u32 k = 0; k < 4; k++) deltas[0][t][k] += deltas[n][t][k];
-  into.add(stage.what.eight - first / 8, deltas[0]);
-}
-
 // Adds an item's delta of COUNT eights of tokens from the `n`-th on, `last` at the most. `a`: its
 // part of B; `shared`: its s.
 template <u32 COUNT, class T, class Into>
@@ -311,14 +223,9 @@ __device__ inline void add_item(const LowRankItems<T>& list, const LowRankItem& 
 // Adds what the `number`-th listed stage holds.
 template <class T, class Into>
 __device__ inline void add_stage(const Ring<T>& ring, const LowRankItems<T>& list,
-                                 const LowRankStage& what, u32 stage, u32 number, u32 first,
-                                 const Into& into) {
-  if (what.mark & SIMPLE) {
-    const FullStage<T> full(ring, stage, what);
-    if constexpr (T::GATED) add_ordered<T>(full, list, what.mark & SECOND ? 1 : 0, first, into);
-    else add_simple<T>(full, list, first, into);
-    return;
-  }
+                                 const LowRankStage& what, const SimplePlaces<T>& places, u32 stage,
+                                 u32 number, u32 first, const Into& into) {
+  if (what.mark & SIMPLE) return add_simple<T>(ring, list, what, places, stage, first, into);
 #pragma unroll 1
   for (u32 i = 0; i < (what.mark & COUNT); i++) {
     const LowRankItem item = list.items[number * T::ITEMS + i];
@@ -338,11 +245,16 @@ __device__ inline void add_lists(const Ring<T>& ring, u32 steps, u32 first, cons
     const u32 stages = stages_of(list);
     more = list.more;
     LowRankStage next = list.stages[0];
+    SimplePlaces<T> next_places;
+    next_places.load(list.items);
     for (u32 number = 0; number < stages; number++, cursor.advance()) {
       const LowRankStage what = next;
-      next = list.stages[least(number + 1, list.STAGES - 1)];
+      const SimplePlaces<T> places = next_places;
+      const u32 ahead = least(number + 1, list.ROOM / T::ITEMS - 1);
+      next = list.stages[ahead];
+      next_places.load(list.items + ahead * T::ITEMS);
       barrier_wait(ring.full(cursor.stage), cursor.parity);
-      add_stage<T>(ring, list, what, cursor.stage, number, first, into);
+      add_stage<T>(ring, list, what, places, cursor.stage, number, first, into);
       __syncwarp();  // all lanes have read
       ring.release(cursor.stage);
     }

@@ -22,10 +22,10 @@ struct LowRank {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-// Marks of a stage: one that is full of simple items, which have one row each of the same eight (of
-// gate and up all eight, in order), all outputs of the same run and as many ranks; whether that run
-// is the second; and whether there are only eight ranks.
-constexpr u32 SIMPLE = 1u << 31, SECOND = 1u << 30, EIGHT_RANKS = 1u << 29, COUNT = EIGHT_RANKS - 1;
+// Marks of a stage: one of simple items, which have a row each, no two the same, and all outputs of
+// the run; where totals are in registers, those of eight rows in order, of one run, and whether
+// that is the second.
+constexpr u32 SIMPLE = 1u << 15, SECOND = 1u << 14, COUNT = SECOND - 1;
 constexpr u32 S_ROW_BYTES = 32;  // of an item: a chunk of ranks in bf16
 
 // Outputs of one item: first..first + height of the site.
@@ -43,26 +43,41 @@ __device__ inline Outputs outputs_of(u32 tile, u32 outputs, u32 i) {
 // The rows whose deltas a block adds.
 template <class T>
 __device__ inline RowRange share_of(const Work& work) {
-  const u32 first = T::SPLITS == 1 ? 0 : work.split * T::SHARE;
+  const u32 first = least(work.split * T::SHARE, T::TOKENS);
   return {work.row + first, work.row + least(first + T::SHARE, T::TOKENS)};
 }
 
 // A chunk of ranks of B for the rows of a piece that the block has: item of a stage.
 struct alignas(16) LowRankItem {
-  u16 begin, end;     // outputs of the run that the tile has
-  u16 row, rows;      // of s
-  u16 column, ranks;  // of s
-  u16 run;            // of the block's outputs
-  u16 seat;           // of its first row of s
+  u16 begin, end;  // outputs of the run that the tile has
+  u16 row, rows;   // of s
+  u16 column;      // of s
+  u8 ranks;        // of s
+  u8 run;          // of the block's outputs
+  u16 seat;        // of its first row of s
+  u16 place;       // of that row's first output of the run among totals (low_rank_add.cuh)
 };
 
 // What a stage holds.
-struct alignas(16) LowRankStage {
-  u32 mark;
-  // Of a simple one: which of eight rows each item has, four bits an item, and the reverse; the
-  // number of that eight, and the first seat.
-  u32 rows, order;
-  u16 eight, seat;
+struct alignas(8) LowRankStage {
+  u16 mark;
+  // Of a simple one: a bit for each item that has eight ranks, the first seat, and the first row's
+  // eight.
+  u16 eights, seat, eight;
+};
+
+// How totals of a row of the block's share lie, in floats: like the sums of two neighbouring
+// threads, or as parts do. `BELOW`: from an output to the eighth behind it.
+template <class T>
+struct TotalsLayout {
+  static constexpr u32 BELOW = T::SPLITS > 1 ? 8 : 2;
+  static constexpr u32 TILE = T::SPLITS > 1 ? BOX_ROWS : T::MULTIPLIERS * 4;
+
+  // Of the row's first output of a run, from the thread's own first.
+  __device__ static u32 place(u32 row, u32 run) {
+    if constexpr (T::SPLITS > 1) return row * T::PITCH;
+    else return row / 8 * T::TILES * TILE + row % 8 / 2 * 4 + row % 2 + run * BELOW;
+  }
 };
 
 // Some of a block's items. There are two such lists behind `Board`, which take turns.
@@ -100,24 +115,25 @@ __device__ inline void mark_stages(LowRankItems<T>& list) {
   const u32 stage = threadIdx.x % WARP;
   if (stage >= stages_of(list)) return;
   const LowRankItem* items = list.items + stage * T::ITEMS;
-  const u32 count = least(list.count - stage * T::ITEMS, T::ITEMS);
-  const auto kind_of = [](const LowRankItem& item) {
-    return (item.run ? SECOND : 0) | (item.ranks == 8 ? EIGHT_RANKS : 0) | item.row / 8;
-  };
-  const u32 kind = kind_of(items[0]);
-  static_assert(T::ITEMS % 4 == 0, "simple stages are added by fours");
-  bool simple = count == T::ITEMS;
-  u32 seen = 0, rows = 0, order = 0;
+  const u32 count = least(list.count - stage * T::ITEMS, T::ITEMS), first = items[0].row;
+  bool simple = true;
+  u32 before = 0, turns = 0, eights = 0, seconds = 0;
 #pragma unroll 4
-  for (u32 i = 0; i < T::ITEMS; i++) {  // those behind the last are of no use
+  for (u32 i = 0; i < T::ITEMS; i++) {
     const LowRankItem item = items[i];
-    const u32 row = item.row % 8;
-    simple = simple && kind_of(item) == kind && item.rows == 1 && item.begin == 0 &&
-             item.end == T::HEIGHT && (T::GATED ? row == i : !(seen >> row & 1));
-    seen |= 1u << row, rows |= row << i * 4, order |= i << row * 4;
+    if (i >= count) continue;  // of no use
+    simple = simple && item.rows == 1 && item.begin == 0 && item.end == T::HEIGHT;
+    turns += i > 0 && item.row <= before;
+    before = item.row;
+    eights |= (item.ranks == 8) << i, seconds |= item.run << i;
   }
-  const u32 mark = count | (simple ? SIMPLE | (kind & (SECOND | EIGHT_RANKS)) : 0);
-  list.stages[stage] = {mark, rows, order, u16(items[0].row / 8), items[0].seat};
+  // Rows ascend, so that none is there twice if they begin again at most once, and stay below.
+  simple = simple && (turns == 0 || turns == 1 && before < first);
+  if constexpr (!T::SHARES_TOTALS)
+    simple = simple && T::GATED && turns == 0 && first % 8 == 0 && before == first + 7 &&
+             (seconds == 0 || seconds == 0xff);
+  const u32 mark = count | (simple ? SIMPLE : 0) | (seconds ? SECOND : 0);
+  list.stages[stage] = {u16(mark), u16(eights), items[0].seat, u16(first / 8)};
 }
 
 // Lists what the outputs of a tile need, for the rows of `share`. For a whole warp.
@@ -130,14 +146,17 @@ struct LowRankLister {
   LowRankItem item;
   const bf16* b;
 
-  __device__ LowRankLister(const Lookup<T>& found, const LowRank& low_rank, u32 tile, u32 outputs,
-                           const RowRange& share)
-      : tile(tile), outputs(outputs), share(share), tiles(found, low_rank.adapters.tiles, share) {}
+  __device__ LowRankLister(const Ring<T>& ring, const Lookup<T>& found, const LowRank& low_rank,
+                           u32 tile, u32 outputs, const RowRange& share)
+      : tile(tile),
+        outputs(outputs),
+        share(share),
+        tiles(ring, found, low_rank.adapters.tiles, share, T::GATED ? 0 : tile * T::ROWS,
+              T::GATED ? outputs : least(tile * T::ROWS + T::ROWS, outputs)) {}
 
   // Makes an item of the lane's next tile, if the block has some of its outputs.
-  __device__ void find(const Tile& next) {
-    const Piece& piece = tiles.piece;
-    const u32 row = max(piece.row, share.first), stop = least(piece.row + piece.rows, share.end);
+  __device__ void find(const Tile& next, const RowRange& piece) {
+    const u32 row = max(piece.first, share.first), stop = least(piece.end, share.end);
     const u32 run = T::GATED && next.start >= outputs / 2;
     const Outputs wanted = outputs_of<T>(tile, outputs, run);
     const u32 first = max(next.start, wanted.first);
@@ -149,9 +168,10 @@ struct LowRankLister {
             u16(row),
             u16(stop - row),
             next.column,
-            next.ranks,
-            u16(run),
-            0};
+            u8(next.ranks),
+            u8(run),
+            0,
+            u16(TotalsLayout<T>::place(row - share.first, run))};
   }
   // Says that the seats first..end are the item's at `place`, for each lane that has one. All lanes
   // write them.
@@ -172,9 +192,10 @@ struct LowRankLister {
     do {
       if (!__any_sync(~0u, waits)) {
         Tile next;
-        more = tiles.take(next);
+        RowRange piece;
+        more = tiles.take(next, piece);
         if (!more) break;
-        find(next);
+        find(next, piece);
       }
       const u32 ahead = __popc(__ballot_sync(~0u, waits) & below), place = count + ahead;
       u32 seat = seats + ahead;

@@ -249,7 +249,7 @@ __device__ inline void help(const Ring<T>& ring, const Work& work, const Step& s
   const LowRank& low = p.low_rank;
   Lookup<T> found(step, low.pieces, low.adapters, low.layer, low.site);
   found.join();
-  LowRankLister<T> lister(found, p.low_rank, work.first, p.outputs, share);
+  LowRankLister<T> lister(ring, found, p.low_rank, work.first, p.outputs, share);
   // The first two lists are made before the predecessor has ended; then one after the other, as
   // those before them have been read.
   bool more = true;
@@ -394,5 +394,14 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
            Product p) {                                                                         \
     multiply<__VA_ARGS__, Epilogue::EPILOGUE>(w, x, step, p);                                   \
   }
+
+// A KERNEL of rows without adapters alone, and of rows with them.
+#if HAS_LORA
+#define BASE_KERNEL(...)
+#define LORA_KERNEL(...) KERNEL(__VA_ARGS__)
+#else
+#define BASE_KERNEL(...) KERNEL(__VA_ARGS__)
+#define LORA_KERNEL(...)
+#endif
 
 #endif

@@ -4,14 +4,6 @@
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define KERNEL(ROWS, TOKENS, SPLITS, PER, CHUNKS) \
   MATMUL_DECODE(matmul_gated, GATED, ROWS, TOKENS, SPLITS, PER, CHUNKS)
-// Of rows without adapters alone, and of rows with them.
-#if HAS_LORA
-#define BASE_KERNEL(...)
-#define LORA_KERNEL(...) KERNEL(__VA_ARGS__)
-#else
-#define BASE_KERNEL(...) KERNEL(__VA_ARGS__)
-#define LORA_KERNEL(...)
-#endif
 #if OF_TOKENS == 8
 KERNEL(64, 8, 1, 2, 2)
 KERNEL(128, 8, 1, 2, 1)

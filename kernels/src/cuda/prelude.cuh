@@ -241,10 +241,12 @@ struct Tile {
 };
 
 // Tiles of one site of one layer of one adapter.
-struct SiteTiles {
+struct alignas(16) SiteTiles {
   u32 a, a_count;  // into `tiles`; ordered by (linear, rank, input)
   u32 b, b_count;  // into `tiles`; ordered by (linear, output, rank)
-  u32 chunks;      // of ranks, of which each has a tile of A or, cut by inputs, several
+  // Of the second and the third linear: its first column of the site's product, and how many tiles
+  // of B come before its own. Where there is none, columns that no product has, and all tiles.
+  u32 columns[2], before[2];
 };
 
 struct Adapters {

@@ -42,23 +42,23 @@ struct Tiling {
   // Whether the place of x is used before x comes, for low ranks, and for B behind it: with many
   // rows it is large.
   static constexpr bool REUSES_X = LORA && TOKENS == 128;
-  // Tokens whose sums a block of the cluster adds up.
-  static constexpr u32 SHARE = SPLITS == 1           ? TOKENS
-                               : TOKENS < 8 * SPLITS ? 8
-                                                     : (TOKENS / SPLITS + 7) / 8 * 8;
+  // Tokens whose sums a block of the cluster adds up, and their place by eights.
+  static constexpr u32 SHARE = (TOKENS + SPLITS - 1) / SPLITS, SHARE_EIGHTS = (SHARE + 7) / 8;
   // Tiles of sums, [tokens, PITCH]: floats, no bank twice.
   static constexpr u32 PITCH = ROWS + 4;
-  // What takes the place of x behind it: sums of the block and, of its share, deltas; or what these
-  // are added to, if there is room (low_rank_add.cuh).
+  // What takes the place of x behind it, and of the last weights: sums of the block and, of its
+  // share, deltas; or what these are added to, if there is room (low_rank_add.cuh).
   static constexpr u32 PARTS_BYTES = LORA && SPLITS > 1 ? TOKENS * PITCH * 4 : 0;
-  static constexpr u32 TOTALS_BYTES = SPLITS > 1 ? SHARE * PITCH * 4 : SHARE * ROWS * 4;
+  static constexpr u32 TOTALS_BYTES = SHARE_EIGHTS * 8 * (SPLITS > 1 ? PITCH : ROWS) * 4;
   static constexpr bool SHARES_TOTALS =
-      LORA && (SPLITS > 1 || SHARE > 8) && PARTS_BYTES + TOTALS_BYTES <= STAGES * X_BYTES;
+      LORA && (SPLITS > 1 || SHARE > 8 && TOTALS_BYTES <= STAGES * X_BYTES);
   static constexpr u32 BEHIND_X = SHARES_TOTALS ? PARTS_BYTES + TOTALS_BYTES : 0;
-  static_assert(!LORA || SPLITS == 1 || SHARES_TOTALS, "parts and deltas fit");
-  // Stages of B behind the weights, in their place or what is left of that of x too.
-  static constexpr u32 B_STAGES =
-      REUSES_X ? (STAGES * (W_BYTES + X_BYTES) - BEHIND_X) / W_BYTES : STAGES;
+  // Stages of B behind the weights, in their place, as far as these leave it, or in what is left of
+  // that of x too.
+  static constexpr u32 LEFT = (STAGES * (W_BYTES + X_BYTES) - BEHIND_X) / W_BYTES;
+  static constexpr u32 B_STAGES = REUSES_X ? LEFT : least(LEFT, STAGES);
+  static constexpr u32 PLACES = B_STAGES > STAGES ? B_STAGES : STAGES;
+  static_assert(B_STAGES >= 2, "room for parts and deltas, and for B");
   // Items of a stage of low ranks (low_rank.cuh).
   static constexpr u32 HEIGHT = GATED ? ROWS / 2 : ROWS;  // outputs of each
   static constexpr u32 ITEMS = least(W_BYTES / (HEIGHT * 32), 8);
@@ -75,15 +75,15 @@ struct Units {
 
 // What stands behind the stages.
 template <class T>
-struct Board {
-  u64 full[T::B_STAGES], empty[T::B_STAGES];
+struct alignas(16) Board {
+  u64 full[T::PLACES], empty[T::PLACES];
   u64 scaled;  // once `scales` are there
   // By lane of those that multiply: once weights and x have been read; LORA: then, once B has been.
   u64 summed;
   // LORA, by lists: once it is made, once its s is there, once all of it has been read.
   u64 listed[2], seated[2], read[2];
-  Units units;  // LORA
-  uint4 zero;
+  u32 turns[2 * WARP];  // LORA: whose tile of B is next (lookup.cuh)
+  Units units;          // LORA
   float scales[T::TOKENS];
 };
 
@@ -119,11 +119,11 @@ struct Ring {
   }
   __device__ u32 totals() const { return base + BYTES - T::TOTALS_BYTES; }
   __device__ u32 full(u32 stage) const { return base + BYTES + stage * 8; }
-  __device__ u32 empty(u32 stage) const { return full(stage) + T::B_STAGES * 8; }
+  __device__ u32 empty(u32 stage) const { return full(stage) + T::PLACES * 8; }
 
   // For the first threads of the block.
   __device__ void init() const {
-    if (threadIdx.x < T::B_STAGES) {
+    if (threadIdx.x < T::PLACES) {
       barrier_init(full(threadIdx.x), 1);
       barrier_init(empty(threadIdx.x), T::MULTIPLIERS / WARP);
       barrier_init_fence();
@@ -136,7 +136,6 @@ struct Ring {
       barrier_init(shared_address(&board->seated[i]), WARP);
       barrier_init(shared_address(&board->read[i]), T::MULTIPLIERS);
     }
-    board->zero = make_uint4(0, 0, 0, 0);
     barrier_init_fence();
   }
   // Hands a stage back. For whole warps, each of those that multiply.

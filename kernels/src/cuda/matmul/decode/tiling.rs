@@ -56,10 +56,15 @@ impl Tiling {
         let tokens = TOKENS.into_iter().find(|&tokens| tokens >= rows).expect("few rows");
         let splits = splits(epilogue, [outputs, inputs], processors);
         let fits_low = outputs.div_ceil(LOW) <= 2 * processors;
-        let shares_rows = epilogue == Epilogue::Gated && fits_low && has_lora && tokens == 128;
+        let halves = match epilogue {
+            Epilogue::Gated => fits_low,
+            Epilogue::Plain => splits > 1,
+            Epilogue::Residual => false,
+        };
+        let shares_rows = halves && has_lora && tokens == 128;
         let (rows, per_processor) = match epilogue {
+            _ if shares_rows => (128, 2),
             Epilogue::Residual if tokens > 64 && splits == 3 => (128, 1),
-            Epilogue::Gated if shares_rows => (128, 2),
             Epilogue::Gated if !fits_low && tokens > 64 => (256, 1),
             Epilogue::Gated if !fits_low => (128, 2),
             Epilogue::Plain if splits == 1 && !fits_low && tokens <= 32 => (128, 2),
@@ -94,7 +99,7 @@ impl Tiling {
         // `B_STAGES` of the kernels, at the most: `B` has places of `x` too where rows are many.
         let places = if has_lora && tokens == 128 { bytes / weights } else { stages };
         let lists = if has_lora { low_rank_lists(tokens) } else { 0 };
-        let board = 16 * places + 96 + 4 * tokens;
+        let board = 16 * places + 336 + 4 * tokens;
         let shared = bytes + board + lists;
         let tiles = outputs.div_ceil(rows);
         let blocks = match processors {
@@ -109,9 +114,12 @@ impl Tiling {
 
 impl Tiling {
     /// Blocks that shrink beside those of `grid`, whole clusters of them: as many as there is room
-    /// for at a time, if `useful` are so many. `places`: blocks that the device holds.
+    /// for at a time, if `useful` are so many, but fewer ahead of large clusters whose blocks shrink
+    /// too, so that the last of these find their places at once. `places`: blocks that the device
+    /// holds.
     pub(super) fn shrinkers(self, useful: u32, grid: Grid, places: u32) -> u32 {
         let free = places.saturating_sub(grid.blocks[0]).max(places / SHRINKERS_MIN);
+        let free = if (self.splits, self.tokens) == (6, 128) { free * 3 / 5 } else { free };
         (useful.min(free) / self.splits).max(1) * self.splits
     }
 }
@@ -160,16 +168,20 @@ mod tests {
     }
 
     #[test]
-    fn two_blocks_share_many_rows_with_adapters_of_a_small_gate_and_up() {
-        let gated = |outputs, rows, has_lora| {
-            let tiling = Tiling::new(Epilogue::Gated, rows, [outputs, 2048], H200, has_lora);
+    fn two_blocks_share_many_rows_with_adapters() {
+        let tiles = |epilogue, outputs, rows, has_lora| {
+            let tiling = Tiling::new(epilogue, rows, [outputs, 2048], H200, has_lora);
             let blocks = tiling.grid(outputs, None, has_lora).blocks[0];
             ([tiling.rows, tiling.tokens, tiling.row_blocks], blocks)
         };
+        let gated = |outputs, rows, has_lora| tiles(Epilogue::Gated, outputs, rows, has_lora);
         assert_eq!(gated(11264, 97, true), ([128, 64, 2], 2 * 88));
         assert_eq!(gated(11264, 128, false), ([64, 128, 1], 176));
         assert_eq!(gated(11264, 96, true), ([64, 96, 1], 176));
         assert_eq!(gated(28672, 128, true), ([256, 128, 1], 112));
+        assert_eq!(tiles(Epilogue::Plain, 2560, 128, true), ([128, 64, 2], 20 * 2 * 3));
+        assert_eq!(tiles(Epilogue::Plain, 2560, 128, false), ([64, 128, 1], 40 * 3));
+        assert_eq!(tiles(Epilogue::Residual, 2048, 128, true), ([64, 128, 1], 32 * 6));
     }
 
     /// The modules that have the kernels, by epilogue.
