@@ -240,7 +240,8 @@ fn columns<'a>(
     placed
 }
 
-/// `columns` and `before` of `SiteTiles`: where the second of an adapter's linears and the third begin.
+/// `columns` and `before` of `SiteTiles`: where the second and the third of the linears that an
+/// adapter has begin.
 fn later_linears(linears: &[Placed], tiles: u32) -> [[u32; 2]; 2] {
     let (mut columns, mut before) = ([u32::MAX; 2], [tiles; 2]);
     let mut count = 0;

@@ -114,9 +114,9 @@ impl Tiling {
 
 impl Tiling {
     /// Blocks that shrink beside those of `grid`, whole clusters of them: as many as there is room
-    /// for at a time, if `useful` are so many, but fewer ahead of large clusters whose blocks shrink
-    /// too, so that the last of these find their places at once. `places`: blocks that the device
-    /// holds.
+    /// for at a time, if `useful` are so many. Ahead of large clusters whose blocks shrink too they
+    /// are fewer, so that the last of these find their places at once. `places`: blocks that the
+    /// device holds.
     pub(super) fn shrinkers(self, useful: u32, grid: Grid, places: u32) -> u32 {
         let free = places.saturating_sub(grid.blocks[0]).max(places / SHRINKERS_MIN);
         let free = if (self.splits, self.tokens) == (6, 128) { free * 3 / 5 } else { free };
