@@ -311,3 +311,25 @@ fn width(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn linear(tiles_of_b: usize) -> LinearTiles {
+        let tile = Tile { ranks: 0..16, long: 0..64, slab: 0, offset: 0 };
+        LinearTiles { padded_rank: 16, scale: 1.0, a: Vec::new(), b: vec![tile; tiles_of_b] }
+    }
+
+    #[test]
+    fn later_linears_begin_behind_those_that_an_adapter_has() {
+        let (query, value) = (linear(3), linear(2));
+        let placed = |tiles, output| Placed { tiles, column: 0, output };
+        let three = [placed(&query, 0), placed(&value, 2048), placed(&value, 2304)];
+        assert_eq!(later_linears(&three, 7), [[2048, 2304], [3, 5]]);
+        let two = [placed(&query, 0), placed(&value, 2304)];
+        assert_eq!(later_linears(&two, 5), [[2304, u32::MAX], [3, 5]]);
+        assert_eq!(later_linears(&two[..1], 3), [[u32::MAX; 2], [3, 3]]);
+        assert_eq!(later_linears(&[], 0), [[u32::MAX; 2], [0, 0]]);
+    }
+}
