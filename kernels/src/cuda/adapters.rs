@@ -192,17 +192,13 @@ impl AdapterTable {
         for layer in 0..self.layers {
             for (index, site) in SITES.into_iter().enumerate() {
                 let linears = columns(pool, adapter, layer, site);
-                let [a, a_count, b, b_count] = {
-                    let begin = tiles.len();
-                    linears.iter().for_each(|l| l.append_a(pool, adapter, &mut tiles));
-                    let middle = tiles.len();
-                    linears.iter().for_each(|l| l.append_b(pool, adapter, &mut tiles));
-                    [begin, middle - begin, middle, tiles.len() - middle]
-                }
-                .map(|bytes| (bytes / TILE_BYTES) as u32);
-                let most = &mut self.most[layer * SITES.len() + index];
-                most.include(&linears, a_count);
-                let (a, b) = (*first as u32 + a, *first as u32 + b);
+                let end = |tiles: &Vec<u8>| (first + tiles.len() / TILE_BYTES) as u32;
+                let a = end(&tiles);
+                linears.iter().for_each(|l| l.append_a(pool, adapter, &mut tiles));
+                let b = end(&tiles);
+                linears.iter().for_each(|l| l.append_b(pool, adapter, &mut tiles));
+                let (a_count, b_count) = (b - a, end(&tiles) - b);
+                self.most[layer * SITES.len() + index].include(&linears, a_count);
                 let [columns, before] = later_linears(&linears, b_count);
                 for word in [[a, a_count], [b, b_count], columns, before].concat() {
                     sites.extend(word.to_le_bytes());

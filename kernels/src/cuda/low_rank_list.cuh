@@ -98,6 +98,9 @@ struct LowRankItems {
 };
 template <class T>
 __device__ inline LowRankItems<T>& low_rank_items(const Ring<T>& ring, u32 number) {
+  // `low_rank_lists` of tiling.rs.
+  using List = LowRankItems<T>;
+  static_assert(sizeof(List) <= List::SEATS * (16 + 8 + 32 + 1) + List::STAGES * 8 + 16, "room");
   return reinterpret_cast<LowRankItems<T>*>(ring.board + 1)[number % 2];
 }
 // Parity of the phase of a list's barriers.

@@ -92,8 +92,6 @@ template <class T>
 struct Cursor {
   u32 stage = 0, parity = 0;
 
-  // Where `steps` stages after the first leave it.
-  __device__ static Cursor after(u32 steps) { return {steps % T::STAGES, steps / T::STAGES % 2}; }
   __device__ void advance() {
     if (++stage == T::STAGES) stage = 0, parity ^= 1;
   }
@@ -105,6 +103,8 @@ struct Ring {
   static constexpr u32 BYTES = T::STAGES * (T::W_BYTES + T::X_BYTES);
   u32 base;
   Board<T>* board;
+  // As tiling.rs reckons.
+  static_assert(sizeof(Board<T>) == 16 * T::PLACES + 336 + 4 * T::TOKENS, "room for it");
 
   // `shared`: 1024-byte aligned, as boxes are.
   __device__ static Ring in(u8* shared) {
