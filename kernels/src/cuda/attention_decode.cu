@@ -345,14 +345,18 @@ __device__ inline void store_newest(const Shared<DIM>& shared, const Pool& pool,
 // as it found it.
 template <u32 DIM>
 __device__ inline bool arrive_last(Shared<DIM>& shared, u32* arrivals, u32 mine, u32 splits) {
-  __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
-    shared.last = atomicAdd(arrivals, mine) + mine == splits;
+    // Releases what the block has written, and acquires what others have, for all its threads.
+    u32 before;
+    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;"
+                 : "=r"(before)
+                 : "l"(arrivals), "r"(mine)
+                 : "memory");
+    shared.last = before + mine == splits;
     if (shared.last) *arrivals = 0;
   }
   __syncthreads();
-  __threadfence();
   return shared.last;
 }
 
