@@ -58,41 +58,11 @@ struct TileRange {
 };
 
 // Goes over these of all pieces with rows in `share`: the first of each, the second of each, and so
-// on, a lane one at a time, while the next ones are on their way.
-template <class T, bool ONE_GROUP = Lookup<T>::GROUPS == 1>
-struct TilesOfB;
-
-// A lane has its own piece's.
+// on, a lane one at a time, while the next ones are on their way. Of gate and up the halves of a
+// piece's take turns, so that a row comes again later. Pieces differ in how many they have, so
+// lanes take what is next in turn, unless a lane has one piece, with a chunk of ranks.
 template <class T>
-struct TilesOfB<T, true> {
-  const Tile* tiles;
-  RowRange rows;
-  u32 next, end;
-  Tile ahead;
-
-  // Of the linears with some of the product's columns begin..end.
-  __device__ TilesOfB(const Ring<T>&, const Lookup<T>& found, const Tile* tiles,
-                      const RowRange& share, u32 begin, u32 end)
-      : tiles(tiles) {
-    const Piece& piece = found.pieces[0];
-    const TileRange range(found.sites[0], begin, end);
-    rows = {piece.row, piece.row + piece.rows};
-    next = range.first;
-    this->end = rows.first < share.end && share.first < rows.end ? next + range.count : next;
-    if (next < this->end) ahead = tiles[next];
-  }
-  // A tile and its piece's rows, none for a lane without. Whether any has one. For all lanes alike.
-  __device__ bool take(Tile& tile, RowRange& of_piece) {
-    const bool has = next < end;
-    tile = ahead, of_piece = has ? rows : RowRange{};
-    if (has && ++next < end) ahead = tiles[next];
-    return __any_sync(~0u, has);
-  }
-};
-
-// A lane takes what is next of those of all groups: pieces differ in how many they have.
-template <class T>
-struct TilesOfB<T, false> {
+struct TilesOfB {
   static constexpr u32 GROUPS = Lookup<T>::GROUPS;
   static_assert(GROUPS <= 4, "16 bits each");
   const Tile* tiles;
@@ -105,6 +75,7 @@ struct TilesOfB<T, false> {
   Tile ahead;
   u32 rows_ahead = 0;  // its piece's; none where there is no tile
 
+  // Of the linears with some of the product's columns begin..end.
   __device__ TilesOfB(const Ring<T>& ring, const Lookup<T>& found, const Tile* tiles,
                       const RowRange& share, u32 begin, u32 end)
       : tiles(tiles), queue(ring.board->turns) {
@@ -126,9 +97,11 @@ struct TilesOfB<T, false> {
     const u32 lane = threadIdx.x % WARP;
 #pragma unroll 1
     while (tail - head < WARP && round < most) {
-      const bool has = round < u16(counts >> 16 * group);
+      const u32 count = u16(counts >> 16 * group);
+      const u32 tile = T::GATED ? round / 2 + round % 2 * ((count + 1) / 2) : round;
+      const bool has = round < count;
       const u32 having = __ballot_sync(~0u, has), before = __popc(having & ((1u << lane) - 1));
-      if (has) queue[(tail + before) % (2 * WARP)] = (round * GROUPS + group) * WARP + lane;
+      if (has) queue[(tail + before) % (2 * WARP)] = (tile * GROUPS + group) * WARP + lane;
       tail += __popc(having);
       if (++group == GROUPS) group = 0, round++;
     }
@@ -136,6 +109,10 @@ struct TilesOfB<T, false> {
   }
   // The lane's next tile, and its piece's rows; none if there is no other.
   __device__ u32 next(u32& of_piece) {
+    if (GROUPS == 1 && most <= (T::GATED ? 2 : 1)) {
+      of_piece = round < counts ? rows[0] : 0;
+      return first[0] + round++;
+    }
     queue_some();
     const u32 lane = threadIdx.x % WARP, turn = queue[(head + lane) % (2 * WARP)];
     const bool has = lane < tail - head;
@@ -150,6 +127,7 @@ struct TilesOfB<T, false> {
     head += least(tail - head, WARP);
     return tile;
   }
+  // A tile and its piece's rows, none for a lane without. Whether any has one. For all lanes alike.
   __device__ bool take(Tile& tile, RowRange& of_piece) {
     bool taken, follows;
     do {  // twice at first, when no tile is on its way

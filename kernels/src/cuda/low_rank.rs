@@ -23,9 +23,21 @@ const WORD_BYTES: usize = 8;
 const BUFFER_BYTES: usize = FEW_ROWS * RANKS_MAX * WORD_BYTES;
 /// Most inputs of a sum, which counts them in eights, in thirteen bits.
 pub(super) const INPUTS_MAX: usize = 8 * ((1 << 13) - 1);
-/// Tiles of `A` that are worth a block (`UNITS_OF_BLOCK` of `low_rank_shrink.cuh`).
-const TILES_OF_BLOCK: u32 = 2;
 const THREADS: u32 = 256;
+
+/// Which blocks of a product shrink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub(super) struct Shrinkers {
+    /// Blocks that do nothing else.
+    pub(super) only: u32,
+    /// Whether those with outputs shrink too: 1 or 0.
+    pub(super) all: u32,
+}
+
+impl Shrinkers {
+    const NONE: Self = Self { only: 0, all: 0 };
+}
 
 /// `LowRank` of `low_rank_list.cuh`.
 #[derive(Clone, Copy)]
@@ -36,16 +48,16 @@ pub(super) struct LowRankView {
     x: u64,
     adapters: AdaptersView,
     words: u32,
-    ranks: u32,
+    /// Of a row, at the most.
+    pub(super) ranks: u32,
     layer: u32,
     site: u32,
     inputs: u32,
-    /// At first as many as are of use.
-    pub(super) shrinkers: u32,
-    /// Of `A` of a piece, at the most; 0 where blocks with outputs must not shrink.
-    pub(super) tiles: u32,
+    pub(super) shrinkers: Shrinkers,
     /// Of the step, at the most.
     pieces: u32,
+    /// Tiles of `A` of all these, at the most.
+    pub(super) units: u32,
 }
 
 impl LowRankView {
@@ -60,9 +72,9 @@ impl LowRankView {
         layer: 0,
         site: 0,
         inputs: 0,
-        shrinkers: 0,
-        tiles: 0,
+        shrinkers: Shrinkers::NONE,
         pieces: 0,
+        units: 0,
     };
 
     pub(super) fn is_none(&self) -> bool {
@@ -91,9 +103,9 @@ impl LowRankView {
             layer: shrink.layer as u32,
             site: shrink.site as u32,
             inputs: shrink.inputs as u32,
-            shrinkers: (cx.step.extent.pieces * tiles).div_ceil(TILES_OF_BLOCK),
-            tiles,
+            shrinkers: Shrinkers::NONE,
             pieces: cx.step.extent.pieces,
+            units: cx.step.extent.pieces * tiles,
         }
     }
 }

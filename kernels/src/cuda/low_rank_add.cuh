@@ -96,13 +96,9 @@ struct Deltas {
   }
 };
 
-// Elsewhere by eights of all tokens: the base product's sums, and like them.
-template <class T, bool SHARED = T::SHARES_TOTALS>
-struct Totals;
-
-// In shared memory, in the place of x: registers have no address.
+// Elsewhere the base product's sums of all tokens, by eights: registers have no address.
 template <class T>
-struct Totals<T, true> {
+struct Totals {
   u32 own;
 
   // Where the thread's outputs are among those of a row.
@@ -145,48 +141,6 @@ struct Totals<T, true> {
   }
 };
 
-template <u32 I>
-struct Index {
-  static constexpr u32 value = I;
-};
-// Calls `f(Index<i>)`.
-template <u32 LOW, u32 HIGH, class F>
-__device__ inline void at_index(u32 i, const F& f) {
-  constexpr u32 MIDDLE = (LOW + HIGH) / 2;
-  if constexpr (HIGH - LOW == 1) f(Index<LOW>{});
-  else if (i < MIDDLE) at_index<LOW, MIDDLE>(i, f);
-  else at_index<MIDDLE, HIGH>(i, f);
-}
-
-// In registers, where there is one eight, or no room: code for each.
-template <class T>
-struct Totals<T, false> {
-  typename T::Sums& sums;
-
-  __device__ Totals(const Ring<T>&, typename T::Sums& sums) : sums(sums) {}
-  __device__ void add(u32 eight, u32 tile, u32 half, float low, float high) const {
-    const float delta[4] = {half ? 0 : low, half ? 0 : high, half ? low : 0, half ? high : 0};
-    at_index<0, T::TOKENS / 8>(eight, [&](auto index) {
-      constexpr u32 FIRST = decltype(index)::value * 4;
-#pragma unroll
-      for (u32 t = 0; t < T::TILES; t++)
-        if (t == tile)
-#pragma unroll
-          for (u32 i = 0; i < 4; i++) sums[t][FIRST + i] += delta[i];
-    });
-  }
-  __device__ void add(u32 eight, const EightDeltas<T>& delta) const {
-    at_index<0, T::TOKENS / 8>(eight, [&](auto index) {
-      constexpr u32 FIRST = decltype(index)::value * 4;
-#pragma unroll
-      for (u32 t = 0; t < T::TILES; t++)
-#pragma unroll
-        for (u32 i = 0; i < 4; i++) sums[t][FIRST + i] += delta[t][i];
-    });
-  }
-  __device__ void give(typename T::Sums&) const {}
-};
-
 // ---- stages
 
 // Adds an item's delta of COUNT eights of tokens from the `n`-th on, `last` at the most. `a`: its
@@ -225,7 +179,8 @@ template <class T, class Into>
 __device__ inline void add_stage(const Ring<T>& ring, const LowRankItems<T>& list,
                                  const LowRankStage& what, const SimplePlaces<T>& places, u32 stage,
                                  u32 number, u32 first, const Into& into) {
-  if (what.mark & SIMPLE) return add_simple<T>(ring, list, what, places, stage, first, into);
+  if (what.mark & SIMPLE)
+    return add_simple<T>(ring, list, what, places, stage, Into::outputs(ring));
 #pragma unroll 1
   for (u32 i = 0; i < (what.mark & COUNT); i++) {
     const LowRankItem item = list.items[number * T::ITEMS + i];

@@ -15,17 +15,17 @@ struct LowRank {
   Adapters adapters;
   u32 words, ranks, layer, site;
   u32 inputs;
-  u32 shrinkers;  // blocks that only shrink, ahead of those with outputs
-  u32 tiles;      // of A of a piece, at the most
-  u32 pieces;     // of the step, at the most
+  u32 shrinkers;   // blocks that only shrink, ahead of those with outputs
+  u32 all_shrink;  // whether the latter shrink too
+  u32 pieces;      // of the step, at the most
+  u32 units;       // tiles of A of all these, at the most
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-// Marks of a stage: one of simple items, which have a row each, no two the same, and all outputs of
-// the run; where totals are in registers, those of eight rows in order, of one run, and whether
-// that is the second.
-constexpr u32 SIMPLE = 1u << 15, SECOND = 1u << 14, COUNT = SECOND - 1;
+// A stage's mark: of simple items, which have a row each, no two the same, and all outputs of the
+// run.
+constexpr u32 SIMPLE = 1u << 15, COUNT = SIMPLE - 1;
 constexpr u32 S_ROW_BYTES = 32;  // of an item: a chunk of ranks in bf16
 
 // Outputs of one item: first..first + height of the site.
@@ -61,9 +61,8 @@ struct alignas(16) LowRankItem {
 // What a stage holds.
 struct alignas(8) LowRankStage {
   u16 mark;
-  // Of a simple one: a bit for each item that has eight ranks, the first seat, and the first row's
-  // eight.
-  u16 eights, seat, eight;
+  // Of a simple one: a bit for each item that has eight ranks, and the first seat.
+  u16 eights, seat, none;
 };
 
 // How totals of a row of the block's share lie, in floats: like the sums of two neighbouring
@@ -120,23 +119,23 @@ __device__ inline void mark_stages(LowRankItems<T>& list) {
   const LowRankItem* items = list.items + stage * T::ITEMS;
   const u32 count = least(list.count - stage * T::ITEMS, T::ITEMS), first = items[0].row;
   bool simple = true;
-  u32 before = 0, turns = 0, eights = 0, seconds = 0;
+  u32 before = 0, turns = 0, turn = 0, eights = 0, seconds = 0;
 #pragma unroll 4
   for (u32 i = 0; i < T::ITEMS; i++) {
     const LowRankItem item = items[i];
     if (i >= count) continue;  // of no use
     simple = simple && item.rows == 1 && item.begin == 0 && item.end == T::HEIGHT;
-    turns += i > 0 && item.row <= before;
+    if (i > 0 && item.row <= before) turns++, turn = i;
     before = item.row;
     eights |= (item.ranks == 8) << i, seconds |= item.run << i;
   }
-  // Rows ascend, so that none is there twice if they begin again at most once, and stay below.
-  simple = simple && (turns == 0 || turns == 1 && before < first);
-  if constexpr (!T::SHARES_TOTALS)
-    simple = simple && T::GATED && turns == 0 && first % 8 == 0 && before == first + 7 &&
-             (seconds == 0 || seconds == 0xff);
-  const u32 mark = count | (simple ? SIMPLE : 0) | (seconds ? SECOND : 0);
-  list.stages[stage] = {u16(mark), u16(eights), items[0].seat, u16(first / 8)};
+  // Rows ascend, so that none is there twice if they begin again at most once, and stay below, or
+  // are of the other run.
+  const u32 all = (1u << count) - 1, later = all & ~0u << turn;
+  const bool differ = before < first || T::GATED && (seconds == later || seconds == (all ^ later));
+  simple = simple && (turns == 0 || turns == 1 && differ);
+  const u32 mark = count | (simple ? SIMPLE : 0);
+  list.stages[stage] = {u16(mark), u16(eights), items[0].seat, 0};
 }
 
 // Lists what the outputs of a tile need, for the rows of `share`. For a whole warp.

@@ -17,8 +17,8 @@
 constexpr u32 UNIT_INPUTS = 520;  // at the most (lora.rs: A_TILE_INPUTS)
 constexpr u32 UNIT_PITCH = UNIT_INPUTS * 2;
 constexpr u32 UNIT_A_BYTES = CHUNK_RANKS * UNIT_PITCH;
-constexpr u32 UNIT_BEHIND = 128;  // bytes that are read behind x, for nothing
-constexpr u32 UNITS_OF_BLOCK = 2;
+constexpr u32 UNIT_BEHIND = 128;   // bytes that are read behind x, for nothing
+constexpr u32 UNITS_OF_BLOCK = 2;  // at least (tiling.rs)
 
 struct ShrinkUnit {
   Tile tile;
@@ -36,21 +36,10 @@ struct ShrinkBoard {
 constexpr u32 SHRINK_BOARD_BYTES = (sizeof(ShrinkBoard) + 127) / 128 * 128;
 constexpr u32 UNIT_BYTES_MIN = UNIT_A_BYTES + UNIT_PITCH + UNIT_BEHIND;  // of one row
 
-// Whether blocks with outputs have room for units.
-template <class T>
-constexpr bool TAKES_UNITS =
-    T::REUSES_X && T::STAGES * T::X_BYTES >= SHRINK_BOARD_BYTES + UNIT_BYTES_MIN;
-
-// What a block with outputs has to read of weights, in units.
+// What a block with outputs has to read of weights, in units (tiling.rs).
 template <class T>
 __device__ inline u32 weights_in_units(const LowRank& low_rank) {
   return low_rank.inputs / T::SPLITS * T::ROWS * 2 / UNIT_A_BYTES;
-}
-// Whether blocks with outputs may have units; the same for all blocks.
-template <class T>
-__device__ inline bool may_take_units(const Step& step, const LowRank& low_rank) {
-  return TAKES_UNITS<T> &&
-         step.counts->pieces * low_rank.tiles > low_rank.shrinkers * weights_in_units<T>(low_rank);
 }
 
 // Where a block shrinks: in the place of all stages, its board behind `Board`, or of x.
@@ -64,6 +53,7 @@ struct ShrinkRoom {
   __device__ static ShrinkRoom of(const Ring<T>& ring, bool only) {
     constexpr u32 X_BYTES = T::STAGES * T::X_BYTES;
     static_assert(sizeof(ShrinkBoard) <= 2 * sizeof(LowRankItems<T>), "room for either");
+    static_assert(!T::SHRINKS || X_BYTES >= SHRINK_BOARD_BYTES + UNIT_BYTES_MIN, "room for one");
     static_assert(Ring<T>::BYTES >= 2 * (2 * UNIT_A_BYTES + UNIT_BEHIND),
                   "two stages of sixteen rows");
     u8* board = reinterpret_cast<u8*>(ring.board);
@@ -119,7 +109,7 @@ struct ShrinkCopier {
     }
     rows = __reduce_max_sync(~0u, rows);
     const u32 stage_bytes = UNIT_A_BYTES + rows * UNIT_PITCH + UNIT_BEHIND;
-    deal(units, may_take_units<T>(step, low_rank) &&
+    deal(units, T::SHRINKS && low_rank.all_shrink &&
                     stage_bytes + SHRINK_BOARD_BYTES <= T::STAGES * T::X_BYTES);
     if (threadIdx.x % WARP == 0) {
       const u32 stages = least(room.bytes / stage_bytes, ShrinkBoard::STAGES_MAX);

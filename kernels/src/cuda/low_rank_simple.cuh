@@ -134,22 +134,14 @@ struct SimpleTotals {
   }
 };
 
-// Adds a simple stage.
-template <class T, class Into>
+// Adds a simple stage. `outputs`: where the lane's own are among those of a row.
+template <class T>
 __device__ inline void add_simple(const Ring<T>& ring, const LowRankItems<T>& list,
                                   const LowRankStage& what, const SimplePlaces<T>& places,
-                                  u32 stage, u32 first, const Into& into) {
+                                  u32 stage, u32 outputs) {
   const SimpleStage<T> items(ring, stage, what);
-  if constexpr (T::SHARES_TOTALS) {
-    const u32 count = what.mark & COUNT;
-    const SimpleTotals<T> totals(count, Into::outputs(ring), places);  // ahead of products
-    totals.add(SimpleDeltas<T>(items, list, what.seat));
-  } else if constexpr (T::GATED) {
-    const SimpleDeltas<T> deltas(items, list, what.seat);
-#pragma unroll
-    for (u32 t = 0; t < T::TILES; t++)
-      into.add(what.eight - first / 8, t, what.mark & SECOND, deltas.low[0][t], deltas.high[0][t]);
-  }
+  const SimpleTotals<T> totals(what.mark & COUNT, outputs, places);  // asked for ahead of products
+  totals.add(SimpleDeltas<T>(items, list, what.seat));
 }
 
 #endif

@@ -219,9 +219,11 @@ struct Finish {
     for (u32 i = threadIdx.x; is_live(i - i % WARP); i += T::THREADS) {  // for all lanes alike
       const u32 token = is_live(i) ? this->token(i) : share.first, output = this->output(i);
       const float scale = ring.board->scales[token - work.row];
-      float4 y = sum_up<T>(ring, work, token - work.row, i % QUADS * 4) *
-                 make_float4(scale, scale, scale, scale);
       const bool inside = is_live(i) && output < p.outputs;
+      float4 y = make_float4(0, 0, 0, 0);
+      if (inside)  // what is read of others is used, and so there, before the block lets them end
+        y = sum_up<T>(ring, work, token - work.row, i % QUADS * 4) *
+            make_float4(scale, scale, scale, scale);
       if (inside && p.bias) y = y + load_floats(p.bias + output);
       if constexpr (E == Epilogue::RESIDUAL) {
         const float4 before = this->before, weight = this->weight;
@@ -324,11 +326,11 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
   alignas(1024) extern __shared__ u8 shared[];
   const Ring<T> ring = Ring<T>::in(shared);
   release_successor();
-  if constexpr (T::LORA && !T::REUSES_X)
+  if constexpr (T::LORA && !T::SHRINKS)
     if (blockIdx.x < p.low_rank.shrinkers) return shrink_only<T>(ring, step, p.low_rank);
   // What another block has of low ranks: all it does, some, or nothing.
-  const bool only = T::REUSES_X && blockIdx.x < p.low_rank.shrinkers;
-  const bool shrinks = T::REUSES_X && (only || may_take_units<T>(step, p.low_rank));
+  const bool only = T::SHRINKS && blockIdx.x < p.low_rank.shrinkers;
+  const bool shrinks = T::SHRINKS && (only || p.low_rank.all_shrink);
   const Work work = Work::of_block<T>(p.inputs, p.outputs, T::LORA ? p.low_rank.shrinkers : 0);
   ring.init();
   __syncthreads();
@@ -340,7 +342,7 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
     Copier<T, E == Epilogue::GATED> copier(ring, work, w, x);
     if (threadIdx.x == T::MULTIPLIERS && !only) copier.run_ahead();
     __syncwarp();
-    if constexpr (T::REUSES_X) {
+    if constexpr (T::SHRINKS) {
       if (shrinks) copy_units<T>(ShrinkRoom::of<T>(ring, only), step, p.low_rank);
       if (only) return;
     }
@@ -350,13 +352,13 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
     wait_for_predecessor();
     if constexpr (T::LORA) copy_low_rank<T>(ring, work.steps);
   } else {
-    if constexpr (T::REUSES_X)
+    if constexpr (T::SHRINKS)
       if (shrinks) await_units<T>();
     if (!only) wait_for_predecessor();
     // While x is on its way.
     if constexpr (T::LORA)
       if (!only) find_scales<T>(ring, work, p, threadIdx.x / WARP, T::MULTIPLIERS / WARP);
-    if constexpr (T::REUSES_X) {
+    if constexpr (T::SHRINKS) {
       if (shrinks) take_units<T>(ShrinkRoom::of<T>(ring, only), p.low_rank);
       if (only) return;
     }
@@ -372,7 +374,7 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
   }
   if constexpr (T::SPLITS > 1) {  // no block ends while another looks into it
     __syncwarp();
-    cluster_arrive();
+    cluster_pass();
     cluster_wait();
   }
 }

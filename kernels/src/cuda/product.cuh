@@ -39,24 +39,22 @@ struct Tiling {
   static constexpr u32 W_BYTES = CHUNKS * W_CHUNK, X_BYTES = CHUNKS * X_CHUNK;
   static constexpr u32 FIT = (PER_PROCESSOR == 1 ? 208 : 102) * 1024 / (W_BYTES + X_BYTES);
   static constexpr u32 STAGES = FIT < 8 ? FIT : 8;
-  // Whether the place of x is used before x comes, for low ranks, and for B behind it: with many
-  // rows it is large.
-  static constexpr bool REUSES_X = LORA && TOKENS == 128;
+  // Whether the place of x is used before x comes, to shrink: with many rows it is large.
+  static constexpr bool SHRINKS =
+      LORA && (TOKENS == 128 || TOKENS >= 32 && ROW_BLOCKS == 1 && SPLITS > 1);
   // Tokens whose sums a block of the cluster adds up, and their place by eights.
   static constexpr u32 SHARE = (TOKENS + SPLITS - 1) / SPLITS, SHARE_EIGHTS = (SHARE + 7) / 8;
   // Tiles of sums, [tokens, PITCH]: floats, no bank twice.
   static constexpr u32 PITCH = ROWS + 4;
   // What takes the place of x behind it, and of the last weights: sums of the block and, of its
-  // share, deltas; or what these are added to, if there is room (low_rank_add.cuh).
+  // share, deltas, or what these are added to (low_rank_add.cuh).
   static constexpr u32 PARTS_BYTES = LORA && SPLITS > 1 ? TOKENS * PITCH * 4 : 0;
   static constexpr u32 TOTALS_BYTES = SHARE_EIGHTS * 8 * (SPLITS > 1 ? PITCH : ROWS) * 4;
-  static constexpr bool SHARES_TOTALS =
-      LORA && (SPLITS > 1 || SHARE > 8 && TOTALS_BYTES <= STAGES * X_BYTES);
-  static constexpr u32 BEHIND_X = SHARES_TOTALS ? PARTS_BYTES + TOTALS_BYTES : 0;
-  // Stages of B behind the weights, in their place, as far as these leave it, or in what is left of
-  // that of x too.
+  static constexpr u32 BEHIND_X = LORA ? PARTS_BYTES + TOTALS_BYTES : 0;
+  // Stages of B behind the weights, in their place, as far as these leave it, or with most rows in
+  // what is left of that of x too.
   static constexpr u32 LEFT = (STAGES * (W_BYTES + X_BYTES) - BEHIND_X) / W_BYTES;
-  static constexpr u32 B_STAGES = REUSES_X ? LEFT : least(LEFT, STAGES);
+  static constexpr u32 B_STAGES = LORA && TOKENS == 128 ? LEFT : least(LEFT, STAGES);
   static constexpr u32 PLACES = B_STAGES > STAGES ? B_STAGES : STAGES;
   static_assert(B_STAGES >= 2, "room for parts and deltas, and for B");
   // Items of a stage of low ranks (low_rank.cuh).

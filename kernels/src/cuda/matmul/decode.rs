@@ -224,7 +224,8 @@ impl Product {
         let has_lora = !view.low_rank.is_none();
         let ProductView { rows, inputs, outputs, .. } = view;
         let processors = cx.device.processors;
-        let tiling = Tiling::new(epilogue, rows, [outputs, inputs], processors, has_lora);
+        let tiling =
+            Tiling::new(epilogue, rows, [outputs, inputs], processors, view.low_rank.ranks);
         let map = match epilogue {
             Epilogue::Gated => self.map.gated.expect("whole eights of gate and up"),
             Epilogue::Plain | Epilogue::Residual => self.map.plain,
@@ -242,14 +243,10 @@ impl Product {
         let module = modules[of_tokens.expect("a tiling's tokens")][usize::from(has_lora)];
         let kernel = tiling.kernel(operation);
         if has_lora {
-            let LowRankView { shrinkers, tiles, .. } = &mut view.low_rank;
             let places = cx.modules.resident((module.name, &kernel), grid, processors);
-            *shrinkers = tiling.shrinkers(*shrinkers, grid, places);
-            grid.blocks[0] += *shrinkers;
-            // Blocks wait for each other's low ranks: only where none can wait for a place.
-            if grid.blocks[0] > places {
-                *tiles = 0;
-            }
+            let shrinkers = tiling.shrinkers(view.low_rank.units, inputs, grid, places);
+            grid.blocks[0] += shrinkers.only;
+            view.low_rank.shrinkers = shrinkers;
         }
         let parameters = Parameters::default().with(map).with(x).with(cx.step.view()).with(view);
         // SAFETY: the kernels' parameters in order; the maps are those of `w`, in boxes of 64 rows,

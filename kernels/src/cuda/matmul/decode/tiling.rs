@@ -1,6 +1,9 @@
 //! How a product of few rows is spread over the device.
 
-use super::{super::super::launch::Grid, Epilogue};
+use super::{
+    super::super::{launch::Grid, low_rank::Shrinkers},
+    Epilogue,
+};
 
 /// Bytes of shared memory for the stages of a block: of two on a multiprocessor, and of one.
 const ROOM_OF_TWO: u32 = 102 << 10;
@@ -16,6 +19,11 @@ const fn low_rank_lists(tokens: u32) -> u32 {
 }
 /// A part of all places that is kept for blocks that shrink.
 const SHRINKERS_MIN: u32 = 8;
+/// Of tiles of `A` (`low_rank_shrink.cuh`): what is worth a block, and bytes of one.
+const UNITS_OF_BLOCK: u32 = 2;
+const UNIT_BYTES: u32 = 16 * 520 * 2;
+/// Of gate and up: a chunk each.
+const FEW_RANKS: u32 = 32;
 /// Outputs of the lowest tile.
 const LOW: u32 = 64;
 /// Rows of `x` that kernels are made for.
@@ -45,23 +53,24 @@ pub(super) struct Tiling {
 impl Tiling {
     /// The choices that were fastest on an H200 in whole chains of products of an 8B and a 1.1B
     /// Llama at 8, 32, 64, 96 and 128 rows, within a percent or two; the tests name them. Low tiles
-    /// spread weights evenly; high ones read x less often, which counts with many rows.
+    /// spread weights evenly; high ones read x less often, which counts with many rows. `ranks`: of
+    /// a row's adapter at the site, at the most; 0 without.
     pub(super) fn new(
         epilogue: Epilogue,
         rows: u32,
         [outputs, inputs]: [u32; 2],
         processors: u32,
-        has_lora: bool,
+        ranks: u32,
     ) -> Self {
         let tokens = TOKENS.into_iter().find(|&tokens| tokens >= rows).expect("few rows");
         let splits = splits(epilogue, [outputs, inputs], processors);
         let fits_low = outputs.div_ceil(LOW) <= 2 * processors;
-        let halves = match epilogue {
-            Epilogue::Gated => fits_low,
-            Epilogue::Plain => splits > 1,
+        let many = tokens == 128 && ranks > 0;
+        let shares_rows = match epilogue {
+            Epilogue::Gated => fits_low && (many || tokens > 8 && ranks > FEW_RANKS),
+            Epilogue::Plain => splits > 1 && many,
             Epilogue::Residual => false,
         };
-        let shares_rows = halves && has_lora && tokens == 128;
         let (rows, per_processor) = match epilogue {
             _ if shares_rows => (128, 2),
             Epilogue::Residual if tokens > 64 && splits == 3 => (128, 1),
@@ -113,14 +122,29 @@ impl Tiling {
 }
 
 impl Tiling {
-    /// Blocks that shrink beside those of `grid`, whole clusters of them: as many as there is room
-    /// for at a time, if `useful` are so many. Ahead of large clusters whose blocks shrink too they
-    /// are fewer, so that the last of these find their places at once. `places`: blocks that the
-    /// device holds.
-    pub(super) fn shrinkers(self, useful: u32, grid: Grid, places: u32) -> u32 {
+    /// `SHRINKS` of the kernels.
+    fn may_all_shrink(self) -> bool {
+        let Self { tokens, row_blocks, splits, .. } = self;
+        tokens == 128 || tokens >= 32 && row_blocks == 1 && splits > 1
+    }
+
+    /// Which blocks shrink beside those of `grid`, if there are so many units at the most: whole
+    /// clusters of them, as many as there is room for at a time, and are of use. Those with outputs
+    /// too where the others would end after them; these are a little fewer then, so that the last
+    /// clusters find their places at once. `places`: blocks that the device holds.
+    pub(super) fn shrinkers(self, units: u32, inputs: u32, grid: Grid, places: u32) -> Shrinkers {
         let free = places.saturating_sub(grid.blocks[0]).max(places / SHRINKERS_MIN);
-        let free = if (self.splits, self.tokens) == (6, 128) { free * 3 / 5 } else { free };
-        (useful.min(free) / self.splits).max(1) * self.splits
+        let useful = units.div_ceil(UNITS_OF_BLOCK);
+        let within = |room: u32| (useful.min(room) / self.splits).max(1) * self.splits;
+        let (only, fewer) = (within(free), within(free.saturating_sub(2 * self.splits)));
+        let of_weights = inputs / self.splits * self.rows * 2 / UNIT_BYTES;
+        let blocks = grid.blocks[0] + only;
+        // Blocks wait for each other's low ranks: only where none can wait for a place.
+        let all_fit = blocks <= places;
+        match self.may_all_shrink() && all_fit && units >= only * of_weights + blocks {
+            true => Shrinkers { only: fewer, all: 1 },
+            false => Shrinkers { only, all: 0 },
+        }
     }
 }
 
@@ -160,9 +184,9 @@ mod tests {
     fn shapes_of_models_get_what_was_measured() {
         for (epilogue, shape, splits, heights) in FASTEST {
             for (tokens, rows) in TOKENS.into_iter().zip(heights) {
-                let tiling = Tiling::new(epilogue, tokens, shape, H200, false);
+                let tiling = Tiling::new(epilogue, tokens, shape, H200, 0);
                 assert_eq!((tiling.rows, tiling.splits), (rows, splits), "{shape:?} {tokens}");
-                assert_eq!(Tiling::new(epilogue, tokens - 3, shape, H200, false), tiling);
+                assert_eq!(Tiling::new(epilogue, tokens - 3, shape, H200, 0), tiling);
             }
         }
     }
@@ -170,7 +194,8 @@ mod tests {
     #[test]
     fn two_blocks_share_many_rows_with_adapters() {
         let tiles = |epilogue, outputs, rows, has_lora| {
-            let tiling = Tiling::new(epilogue, rows, [outputs, 2048], H200, has_lora);
+            let ranks = if has_lora { 16 } else { 0 };
+            let tiling = Tiling::new(epilogue, rows, [outputs, 2048], H200, ranks);
             let blocks = tiling.grid(outputs, None, has_lora).blocks[0];
             ([tiling.rows, tiling.tokens, tiling.row_blocks], blocks)
         };
@@ -216,28 +241,48 @@ mod tests {
                 .flat_map(|outputs| (64..8192).step_by(448).map(move |inputs| (outputs, inputs)))
             {
                 let shape = [outputs, inputs];
-                let splits = Tiling::new(epilogue, 1, shape, H200, false).splits;
+                let splits = Tiling::new(epilogue, 1, shape, H200, 0).splits;
                 assert!(inputs.div_ceil(STAGE_INPUTS) >= splits);
                 for rows in [1, 8, 9, 31, 33, 64, 65, 96, 97, 128] {
-                    for has_lora in [false, true] {
-                        let tiling = Tiling::new(epilogue, rows, shape, H200, has_lora);
+                    for ranks in [0, 16, 64] {
+                        let has_lora = ranks > 0;
+                        let tiling = Tiling::new(epilogue, rows, shape, H200, ranks);
                         assert!(tiling.of_tokens() >= rows && tiling.splits == splits);
                         assert_has_kernel(modules, tiling, has_lora);
                         let grid = tiling.grid(outputs, Some(H200), has_lora);
                         assert!((grid.shared + 1024) * tiling.per_processor <= 228 << 10);
                         assert_eq!(grid.blocks[0] % splits, 0);
-                        assert_shrinkers_fit(tiling, grid);
+                        assert_shrinkers_fit(tiling, inputs, grid);
                     }
                 }
             }
         }
     }
 
-    fn assert_shrinkers_fit(tiling: Tiling, grid: Grid) {
-        for useful in [0, 1, 100, 10_000] {
-            let shrinkers = tiling.shrinkers(useful, grid, H200 * tiling.per_processor);
-            assert!(shrinkers >= tiling.splits && shrinkers.is_multiple_of(tiling.splits));
-            assert!(shrinkers <= useful.max(tiling.splits));
+    fn assert_shrinkers_fit(tiling: Tiling, inputs: u32, grid: Grid) {
+        for units in [0, 1, 100, 10_000] {
+            let places = H200 * tiling.per_processor;
+            let only = tiling.shrinkers(units, inputs, grid, places).only;
+            assert!(only >= tiling.splits && only.is_multiple_of(tiling.splits));
+            assert!(only <= units.max(tiling.splits));
         }
+    }
+
+    #[test]
+    fn all_blocks_shrink_where_some_would_end_last() {
+        let shrinkers = |rows, units, places| {
+            let tiling = Tiling::new(Epilogue::Residual, rows, [2048, 5632], H200, 16);
+            tiling.shrinkers(units, 5632, tiling.grid(2048, None, true), places)
+        };
+        assert_eq!(shrinkers(32, 20, 234), Shrinkers { only: 6, all: 0 });
+        assert_eq!(shrinkers(32, 32 * 11, 234), Shrinkers { only: 42, all: 0 });
+        assert_eq!(shrinkers(32, 32 * 8 * 11, 234), Shrinkers { only: 30, all: 1 });
+        assert_eq!(shrinkers(128, 128 * 11, 234), Shrinkers { only: 30, all: 1 });
+        assert_eq!(shrinkers(8, 8 * 8 * 11, 234), Shrinkers { only: 42, all: 0 });
+        assert_eq!(
+            shrinkers(32, 32 * 8 * 11, 200),
+            Shrinkers { only: 24, all: 0 },
+            "some would wait"
+        );
     }
 }
