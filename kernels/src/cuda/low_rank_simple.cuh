@@ -1,5 +1,5 @@
 // Simple stages of low ranks, whose items have a row each: all of them side by side, on tensor
-// cores and then to the totals of their rows, whichever these are.
+// cores and then to the totals of their rows.
 #pragma once
 #include "low_rank.cuh"
 

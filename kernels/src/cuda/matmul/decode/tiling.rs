@@ -130,20 +130,21 @@ impl Tiling {
 
     /// Which blocks shrink beside those of `grid`, if there are so many units at the most: whole
     /// clusters of them, as many as there is room for at a time, and are of use. Those with outputs
-    /// too where the others would end after them; these are a little fewer then, so that the last
-    /// clusters find their places at once. `places`: blocks that the device holds.
+    /// too where the others would end after them; two clusters fewer do nothing else then, so that
+    /// the last ones find their places at once. `places`: blocks that the device holds.
     pub(super) fn shrinkers(self, units: u32, inputs: u32, grid: Grid, places: u32) -> Shrinkers {
-        let free = places.saturating_sub(grid.blocks[0]).max(places / SHRINKERS_MIN);
         let useful = units.div_ceil(UNITS_OF_BLOCK);
         let within = |room: u32| (useful.min(room) / self.splits).max(1) * self.splits;
-        let (only, fewer) = (within(free), within(free.saturating_sub(2 * self.splits)));
-        let of_weights = inputs / self.splits * self.rows * 2 / UNIT_BYTES;
+        let room = places.saturating_sub(grid.blocks[0]).max(places / SHRINKERS_MIN);
+        let only = within(room);
         let blocks = grid.blocks[0] + only;
+        let of_weights = inputs / self.splits * self.rows * 2 / UNIT_BYTES;
+        let would_end_last = units >= only * of_weights + blocks;
         // Blocks wait for each other's low ranks: only where none can wait for a place.
-        let all_fit = blocks <= places;
-        match self.may_all_shrink() && all_fit && units >= only * of_weights + blocks {
-            true => Shrinkers { only: fewer, all: 1 },
-            false => Shrinkers { only, all: 0 },
+        if self.may_all_shrink() && would_end_last && blocks <= places {
+            Shrinkers { only: within(room.saturating_sub(2 * self.splits)), all: 1 }
+        } else {
+            Shrinkers { only, all: 0 }
         }
     }
 }
