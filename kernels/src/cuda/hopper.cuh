@@ -169,13 +169,9 @@ __device__ inline float4 operator*(float4 a, float4 b) {
 // ---- clusters
 
 // All threads of all blocks of the cluster, in turn; what they wrote to shared memory before they
-// arrived is visible to those that have waited. For whole warps.
-//
-// PTX has `arrive.release` for that, which ptxas makes a fence of the whole device: 500 cycles. On
-// Hopper a fence of the block is enough: what it has passed is in the block's shared memory, and
-// that is where other blocks' loads read.
+// arrived is visible to those that have waited, by a fence of the device. For whole warps.
 __device__ inline void cluster_arrive() {
-  asm volatile("fence.acq_rel.cta; barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
 }
 // Of those that have written nothing that others read.
 __device__ inline void cluster_pass() {

@@ -18,7 +18,7 @@ struct LowRank {
   u32 shrinkers;   // blocks that only shrink, ahead of those with outputs
   u32 all_shrink;  // whether the latter shrink too
   u32 pieces;      // of the step, at the most
-  u32 units;       // tiles of A of all these, at the most
+  u32 units;       // tiles of A of all these, at the most: by which the host decides that
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)

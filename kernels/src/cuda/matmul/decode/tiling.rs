@@ -4,6 +4,7 @@ use super::{
     super::super::{launch::Grid, low_rank::Shrinkers},
     Epilogue,
 };
+use crate::lora::{A_TILE_INPUTS, RANK_CHUNK};
 
 /// Bytes of shared memory for the stages of a block: of two on a multiprocessor, and of one.
 const ROOM_OF_TWO: u32 = 102 << 10;
@@ -21,7 +22,7 @@ const fn low_rank_lists(tokens: u32) -> u32 {
 const SHRINKERS_MIN: u32 = 8;
 /// Of tiles of `A` (`low_rank_shrink.cuh`): what is worth a block, and bytes of one.
 const UNITS_OF_BLOCK: u32 = 2;
-const UNIT_BYTES: u32 = 16 * 520 * 2;
+const UNIT_BYTES: u32 = (RANK_CHUNK * A_TILE_INPUTS * size_of::<u16>()) as u32;
 /// Of gate and up: a chunk each.
 const FEW_RANKS: u32 = 32;
 /// Outputs of the lowest tile.
