@@ -61,6 +61,7 @@ template <class T>
 __device__ inline void copy_low_rank(const Ring<T>& ring, u32 steps) {
   constexpr u32 TEAMS = teams_of_copiers<T>();
   const u32 lane = threadIdx.x % WARP, team = lane / T::ITEMS, member = lane % T::ITEMS;
+  const u32 team_mask = ((1u << T::ITEMS) - 1) << team * T::ITEMS;
   const u64 once = evict_first();
   const PlacesOfB<T> places{steps};
   bool more = true;
@@ -78,8 +79,8 @@ __device__ inline void copy_low_rank(const Ring<T>& ring, u32 steps) {
       const u32 before = uses == 0 ? shared_address(&ring.board->summed) : ring.empty(stage);
       const u32 parity = uses == 0 ? 0 : (uses - 1) % 2;
       const bool is_free = next < end && (is_new || barrier_has_ended(before, parity));
-      // One lane answers for its team.
-      const bool copies = __shfl_sync(~0u, is_free, team * T::ITEMS);
+      // Once each lane of the team has seen so.
+      const bool copies = (~__ballot_sync(~0u, is_free) & team_mask) == 0;
       const u32 i = (next - filled) * T::ITEMS + member;
       u32 bytes = 0, to = ring.w(stage) + member * T::B_BYTES;
       const bf16* from = nullptr;

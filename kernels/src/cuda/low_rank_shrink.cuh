@@ -46,6 +46,7 @@ __device__ inline u32 weights_in_units(const LowRank& low_rank) {
 struct ShrinkRoom {
   ShrinkBoard& board;
   Units& units;
+  u32 units_known;  // a barrier
   u32 base, bytes;  // of stages
 
   // `only`: of a block that does nothing else.
@@ -59,6 +60,7 @@ struct ShrinkRoom {
     u8* board = reinterpret_cast<u8*>(ring.board);
     board = only ? board + sizeof(Board<T>) : board - X_BYTES;
     return {*reinterpret_cast<ShrinkBoard*>(board), ring.board->units,
+            shared_address(&ring.board->units_known),
             only ? ring.base : ring.x(0) + SHRINK_BOARD_BYTES,
             only ? Ring<T>::BYTES : X_BYTES - SHRINK_BOARD_BYTES};
   }
@@ -276,23 +278,13 @@ __device__ inline void take_unit(ShrinkBoard& board, u32 stage, u32 place,
   if (threadIdx.x % WARP == 0) barrier_arrive(shared_address(&board.empty[stage]));
 }
 
-// The copying warp says that it knows the block's units, and the multipliers wait for that.
-template <class T>
-__device__ inline void say_units() {
-  asm volatile("bar.arrive 2, %0;" ::"n"(T::MULTIPLIERS + WARP) : "memory");
-}
-template <class T>
-__device__ inline void await_units() {
-  asm volatile("bar.sync 2, %0;" ::"n"(T::MULTIPLIERS + WARP) : "memory");
-}
-
 // The copying warp of a block that shrinks, only or too.
 template <class T>
 __device__ inline void copy_units(const ShrinkRoom& room, const Step& step,
                                   const LowRank& low_rank) {
   room.init();
   ShrinkCopier<T> copier(room, step, low_rank);
-  say_units<T>();
+  barrier_arrive(room.units_known);  // each lane for what it has written
   copier.run();
   room.end();
 }
@@ -322,7 +314,7 @@ __device__ inline void shrink_only(const Ring<T>& ring, const Step& step, const 
   const ShrinkRoom room = ShrinkRoom::of<T>(ring, true);
   if (threadIdx.x >= T::MULTIPLIERS + WARP) return;
   if (threadIdx.x >= T::MULTIPLIERS) return copy_units<T>(room, step, low_rank);
-  await_units<T>();
+  barrier_wait(room.units_known, 0);
   take_units<T>(room, low_rank);
 }
 

@@ -326,14 +326,14 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
   alignas(1024) extern __shared__ u8 shared[];
   const Ring<T> ring = Ring<T>::in(shared);
   release_successor();
+  ring.init();
+  __syncthreads();
   if constexpr (T::LORA && !T::SHRINKS)
     if (blockIdx.x < p.low_rank.shrinkers) return shrink_only<T>(ring, step, p.low_rank);
   // What another block has of low ranks: all it does, some, or nothing.
   const bool only = T::SHRINKS && blockIdx.x < p.low_rank.shrinkers;
   const bool shrinks = T::SHRINKS && (only || p.low_rank.all_shrink);
   const Work work = Work::of_block<T>(p.inputs, p.outputs, T::LORA ? p.low_rank.shrinkers : 0);
-  ring.init();
-  __syncthreads();
   if (threadIdx.x >= T::MULTIPLIERS + WARP) {
     if (only) return;
     if constexpr (T::SPLITS > 1) cluster_pass();
@@ -353,7 +353,7 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
     if constexpr (T::LORA) copy_low_rank<T>(ring, work.steps);
   } else {
     if constexpr (T::SHRINKS)
-      if (shrinks) await_units<T>();
+      if (shrinks) barrier_wait(shared_address(&ring.board->units_known), 0);
     if (!only) wait_for_predecessor();
     // While x is on its way.
     if constexpr (T::LORA)

@@ -80,6 +80,7 @@ struct alignas(16) Board {
   u64 summed;
   // LORA, by lists: once it is made, once its s is there, once all of it has been read.
   u64 listed[2], seated[2], read[2];
+  u64 units_known;      // LORA: once the copying warp has found the block's units
   u32 turns[2 * WARP];  // LORA: whose tile of B is next (lookup.cuh)
   Units units;          // LORA
   float scales[T::TOKENS];
@@ -102,7 +103,7 @@ struct Ring {
   u32 base;
   Board<T>* board;
   // As tiling.rs reckons.
-  static_assert(sizeof(Board<T>) == 16 * T::PLACES + 336 + 4 * T::TOKENS, "room for it");
+  static_assert(sizeof(Board<T>) == 16 * T::PLACES + 352 + 4 * T::TOKENS, "room for it");
 
   // `shared`: 1024-byte aligned, as boxes are.
   __device__ static Ring in(u8* shared) {
@@ -129,6 +130,7 @@ struct Ring {
     if (threadIdx.x > 0) return;
     barrier_init(shared_address(&board->scaled), T::LORA ? T::MULTIPLIERS : WARP);
     barrier_init(shared_address(&board->summed), T::MULTIPLIERS);
+    barrier_init(shared_address(&board->units_known), WARP);
     for (u32 i = 0; T::LORA && i < 2; i++) {
       barrier_init(shared_address(&board->listed[i]), WARP);
       barrier_init(shared_address(&board->seated[i]), WARP);

@@ -109,7 +109,7 @@ impl Tiling {
         // `B_STAGES` of the kernels, at the most: `B` has places of `x` too where rows are many.
         let places = if has_lora && tokens == 128 { bytes / weights } else { stages };
         let lists = if has_lora { low_rank_lists(tokens) } else { 0 };
-        let board = 16 * places + 336 + 4 * tokens;
+        let board = 16 * places + 352 + 4 * tokens;
         let shared = bytes + board + lists;
         let tiles = outputs.div_ceil(rows);
         let blocks = match processors {
