@@ -59,6 +59,19 @@ __device__ inline void barrier_wait(u32 barrier, u32 parity) {
   } while (!done);
 }
 
+// As `barrier_wait`, for what other blocks of the cluster have pushed.
+__device__ inline void barrier_wait_pushed(u32 barrier, u32 parity) {
+  u32 done;
+  do {
+    asm volatile(
+        "{.reg .pred p; mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2; "
+        "selp.u32 %0, 1, 0, p;}"
+        : "=r"(done)
+        : "r"(barrier), "r"(parity)
+        : "memory");
+  } while (!done);
+}
+
 // ---- copies (TMA)
 
 // For what every block reads.
@@ -179,6 +192,14 @@ __device__ inline void cluster_pass() {
 }
 __device__ inline void cluster_wait() {
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+// To this address of the `rank`-th block's shared memory, where `barrier` counts the bytes.
+__device__ inline void push_float(u32 shared, float x, u32 barrier, u32 rank) {
+  asm volatile(
+      "{.reg .u32 a, b; mapa.shared::cluster.u32 a, %0, %3; mapa.shared::cluster.u32 b, %2, %3; "
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [a], %1, [b];}" ::"r"(shared),
+      "f"(x), "r"(barrier), "r"(rank)
+      : "memory");
 }
 // Four floats at this address of the `rank`-th block's shared memory.
 __device__ inline float4 load_cluster(u32 shared, u32 rank) {

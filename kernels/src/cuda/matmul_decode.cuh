@@ -152,6 +152,25 @@ __device__ inline void put_tile(u32 tile, const typename T::Sums& sums) {
   });
 }
 
+// To the blocks of the cluster that add them up, of rows that there are.
+template <class T>
+__device__ inline void push_tile(const Ring<T>& ring, const Work& work, const Product& p,
+                                 const typename T::Sums& sums) {
+  const u32 barrier = shared_address(&ring.board->pushed);
+  for_each_sum<T>(sums, [&](u32 row, u32 token, float sum) {
+    if (work.row + token >= p.rows) return;
+    const u32 to = ring.pushed(work.split) + (token % T::SHARE * T::PITCH + row) * 4;
+    push_float(to, sum, barrier, token / T::SHARE);
+  });
+}
+// Announces what will be pushed to this block. For one thread.
+template <class T>
+__device__ inline void expect_pushed(const Ring<T>& ring, const Work& work, const Product& p) {
+  const RowRange share = share_of<T>(work);
+  const u32 end = least(share.end, p.rows), rows = end > share.first ? end - share.first : 0;
+  barrier_expect(shared_address(&ring.board->pushed), T::SPLITS * rows * T::ROWS * 4);
+}
+
 __device__ inline float4 load_floats(const float* p) { return *reinterpret_cast<const float4*>(p); }
 
 // Four outputs of a row of the block: the blocks' sums in their order, then delta.
@@ -159,16 +178,15 @@ template <class T>
 __device__ inline float4 sum_up(const Ring<T>& ring, const Work& work, u32 token, u32 row) {
   const u32 at = ring.parts() + (token * T::PITCH + row) * 4;
   if constexpr (T::SPLITS == 1) return load_shared_floats(at);
+  const u32 own = ((token - work.split * T::SHARE) * T::PITCH + row) * 4;  // of the block's share
   float4 part[T::SPLITS];
 #pragma unroll
-  for (u32 j = 0; j < T::SPLITS; j++) part[j] = load_cluster(at, j);
+  for (u32 j = 0; j < T::SPLITS; j++)
+    part[j] = T::PUSHES ? load_shared_floats(ring.pushed(j) + own) : load_cluster(at, j);
   float4 sum = part[0];
 #pragma unroll
   for (u32 j = 1; j < T::SPLITS; j++) sum = sum + part[j];
-  if constexpr (T::LORA) {
-    const u32 own = token - work.split * T::SHARE;
-    sum = sum + load_shared_floats(ring.totals() + (own * T::PITCH + row) * 4);
-  }
+  if constexpr (T::LORA) sum = sum + load_shared_floats(ring.totals() + own);
   return sum;
 }
 
@@ -299,21 +317,36 @@ __device__ inline void multiply_part(const Ring<T>& ring, const Work& work, cons
   const u32 summed = shared_address(&ring.board->summed);
   Cursor<T> cursor;
   typename T::Sums sums;
+  if constexpr (T::PUSHES) cluster_wait();  // all blocks have begun
   accumulate<T>(ring, cursor, work.steps, sums);
   barrier_arrive(summed);
+  if constexpr (T::PUSHES) push_tile<T>(ring, work, p, sums);
   if constexpr (T::LORA && T::SPLITS == 1) add_low_rank<T>(ring, work, sums);
   barrier_wait(summed, 0);
   if constexpr (T::LORA && T::SPLITS == 1) {  // B has been read too
     barrier_arrive(summed);
     barrier_wait(summed, 1);
   }
-  put_tile<T>(ring.parts(), sums);
+  if constexpr (!T::PUSHES) put_tile<T>(ring.parts(), sums);
   barrier_wait(shared_address(&ring.board->scaled), 0);
-  if constexpr (T::SPLITS > 1) {
-    __syncwarp();
-    cluster_arrive();
-    if constexpr (T::LORA) add_lists<T>(ring, work.steps, share_of<T>(work).first, Deltas<T>(ring));
+  __syncwarp();
+  if constexpr (T::FETCHES) cluster_arrive();
+  if constexpr (T::LORA && T::SPLITS > 1)
+    add_lists<T>(ring, work.steps, share_of<T>(work).first, Deltas<T>(ring));
+}
+
+// Until the sums and deltas of the block's share are there. For all its threads.
+template <class T>
+__device__ inline void await_sums(const Ring<T>& ring) {
+  if constexpr (T::PUSHES) {
+    if (threadIdx.x >= T::MULTIPLIERS) {
+      cluster_wait();
+      barrier_wait(shared_address(&ring.board->scaled), 0);
+    }
+    barrier_wait_pushed(shared_address(&ring.board->pushed), 0);
   }
+  if constexpr (T::FETCHES) cluster_wait();
+  if constexpr (T::SPLITS == 1 || T::LORA) __syncthreads();
 }
 
 // rows <= ROW_BLOCKS TOKENS; outputs a multiple of 8, of 16 where they are GATED; at least a stage
@@ -334,9 +367,14 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
   const bool only = T::SHRINKS && blockIdx.x < p.low_rank.shrinkers;
   const bool shrinks = T::SHRINKS && (only || p.low_rank.all_shrink);
   const Work work = Work::of_block<T>(p.inputs, p.outputs, T::LORA ? p.low_rank.shrinkers : 0);
+  if constexpr (T::PUSHES) {
+    if (threadIdx.x == 0) expect_pushed<T>(ring, work, p);
+    __syncwarp();
+    cluster_pass();
+  }
   if (threadIdx.x >= T::MULTIPLIERS + WARP) {
     if (only) return;
-    if constexpr (T::SPLITS > 1) cluster_pass();
+    if constexpr (T::FETCHES) cluster_pass();
     help<T, E>(ring, work, step, p);
   } else if (threadIdx.x >= T::MULTIPLIERS) {
     Copier<T, E == Epilogue::GATED> copier(ring, work, w, x);
@@ -346,7 +384,7 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
       if (shrinks) copy_units<T>(ShrinkRoom::of<T>(ring, only), step, p.low_rank);
       if (only) return;
     }
-    if constexpr (T::SPLITS > 1) cluster_pass();
+    if constexpr (T::FETCHES) cluster_pass();
     if (threadIdx.x == T::MULTIPLIERS) copier.run();
     __syncwarp();
     wait_for_predecessor();
@@ -368,11 +406,10 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
   if constexpr (MEET) {
     __syncwarp();
     Finish<T, E> finish(ring, p, work);
-    if constexpr (T::SPLITS > 1) cluster_wait();
-    if constexpr (T::SPLITS == 1 || T::LORA) __syncthreads();
+    await_sums<T>(ring);
     finish.run();
   }
-  if constexpr (T::SPLITS > 1) {  // no block ends while another looks into it
+  if constexpr (T::FETCHES) {  // no block ends while another looks into it
     __syncwarp();
     cluster_pass();
     cluster_wait();

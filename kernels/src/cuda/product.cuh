@@ -46,9 +46,14 @@ struct Tiling {
   static constexpr u32 SHARE = (TOKENS + SPLITS - 1) / SPLITS, SHARE_EIGHTS = (SHARE + 7) / 8;
   // Tiles of sums, [tokens, PITCH]: floats, no bank twice.
   static constexpr u32 PITCH = ROWS + 4;
+  // Blocks of a cluster push sums to those that add them up, [SPLITS, SHARE, PITCH], where there is
+  // room for that behind the stages; else these fetch them.
+  static constexpr bool PUSHES = SPLITS > 1 && (TOKENS == 8 || TOKENS == 32 && !LORA);
+  static constexpr bool FETCHES = SPLITS > 1 && !PUSHES;
+  static constexpr u32 PUSHED_BYTES = PUSHES ? SPLITS * SHARE * PITCH * 4 : 0;
   // What takes the place of x behind it, and of the last weights: sums of the block and, of its
   // share, deltas, or what these are added to (low_rank_add.cuh).
-  static constexpr u32 PARTS_BYTES = LORA && SPLITS > 1 ? TOKENS * PITCH * 4 : 0;
+  static constexpr u32 PARTS_BYTES = LORA && FETCHES ? TOKENS * PITCH * 4 : 0;
   static constexpr u32 TOTALS_BYTES = SHARE_EIGHTS * 8 * (SPLITS > 1 ? PITCH : ROWS) * 4;
   static constexpr u32 BEHIND_X = LORA ? PARTS_BYTES + TOTALS_BYTES : 0;
   // Stages of B behind the weights, in their place, as far as these leave it, or with most rows in
@@ -81,6 +86,7 @@ struct alignas(16) Board {
   // LORA, by lists: once it is made, once its s is there, once all of it has been read.
   u64 listed[2], seated[2], read[2];
   u64 units_known;      // LORA: once the copying warp has found the block's units
+  u64 pushed;           // PUSHES: once the sums of all blocks are there
   u32 turns[2 * WARP];  // LORA: whose tile of B is next (lookup.cuh)
   Units units;          // LORA
   float scales[T::TOKENS];
@@ -107,7 +113,7 @@ struct Ring {
 
   // `shared`: 1024-byte aligned, as boxes are.
   __device__ static Ring in(u8* shared) {
-    return {shared_address(shared), reinterpret_cast<Board<T>*>(shared + BYTES)};
+    return {shared_address(shared), reinterpret_cast<Board<T>*>(shared + BYTES + T::PUSHED_BYTES)};
   }
   __device__ u32 w(u32 stage) const { return base + stage * T::W_BYTES; }
   __device__ u32 x(u32 stage) const { return base + T::STAGES * T::W_BYTES + stage * T::X_BYTES; }
@@ -117,7 +123,11 @@ struct Ring {
     return base + (T::LORA && T::SPLITS > 1 ? BYTES - T::BEHIND_X : 0);
   }
   __device__ u32 totals() const { return base + BYTES - T::TOTALS_BYTES; }
-  __device__ u32 full(u32 stage) const { return base + BYTES + stage * 8; }
+  // What the `split`-th block has pushed.
+  __device__ u32 pushed(u32 split) const {
+    return base + BYTES + split * (T::PUSHED_BYTES / T::SPLITS);
+  }
+  __device__ u32 full(u32 stage) const { return base + BYTES + T::PUSHED_BYTES + stage * 8; }
   __device__ u32 empty(u32 stage) const { return full(stage) + T::PLACES * 8; }
 
   // For the first threads of the block.
@@ -131,6 +141,7 @@ struct Ring {
     barrier_init(shared_address(&board->scaled), T::LORA ? T::MULTIPLIERS : WARP);
     barrier_init(shared_address(&board->summed), T::MULTIPLIERS);
     barrier_init(shared_address(&board->units_known), WARP);
+    barrier_init(shared_address(&board->pushed), 1);
     for (u32 i = 0; T::LORA && i < 2; i++) {
       barrier_init(shared_address(&board->listed[i]), WARP);
       barrier_init(shared_address(&board->seated[i]), WARP);

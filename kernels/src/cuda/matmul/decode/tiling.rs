@@ -110,7 +110,10 @@ impl Tiling {
         let places = if has_lora && tokens == 128 { bytes / weights } else { stages };
         let lists = if has_lora { low_rank_lists(tokens) } else { 0 };
         let board = 16 * places + 352 + 4 * tokens;
-        let shared = bytes + board + lists;
+        // What blocks of a cluster push to each other: `PUSHED_BYTES`.
+        let pushes = splits > 1 && (tokens == 8 || tokens == 32 && !has_lora);
+        let pushed = if pushes { splits * tokens.div_ceil(splits) * (rows + 4) * 4 } else { 0 };
+        let shared = bytes + pushed + board + lists;
         let tiles = outputs.div_ceil(rows);
         let blocks = match processors {
             Some(processors) if splits == 1 => tiles.min(processors * per_processor),
