@@ -156,7 +156,7 @@ __device__ inline void put_tile(u32 tile, const typename T::Sums& sums) {
 template <class T>
 __device__ inline void push_tile(const Ring<T>& ring, const Work& work, const Product& p,
                                  const typename T::Sums& sums) {
-  const u32 barrier = shared_address(&ring.board->pushed);
+  const u32 barrier = shared_address(&ring.board->placed);
   for_each_sum<T>(sums, [&](u32 row, u32 token, float sum) {
     if (work.row + token >= p.rows) return;
     const u32 to = ring.pushed(work.split) + (token % T::SHARE * T::PITCH + row) * 4;
@@ -168,7 +168,7 @@ template <class T>
 __device__ inline void expect_pushed(const Ring<T>& ring, const Work& work, const Product& p) {
   const RowRange share = share_of<T>(work);
   const u32 end = least(share.end, p.rows), rows = end > share.first ? end - share.first : 0;
-  barrier_expect(shared_address(&ring.board->pushed), T::SPLITS * rows * T::ROWS * 4);
+  barrier_expect(shared_address(&ring.board->placed), T::SPLITS * rows * T::ROWS * 4);
 }
 
 __device__ inline float4 load_floats(const float* p) { return *reinterpret_cast<const float4*>(p); }
@@ -329,8 +329,9 @@ __device__ inline void multiply_part(const Ring<T>& ring, const Work& work, cons
   }
   if constexpr (!T::PUSHES) put_tile<T>(ring.parts(), sums);
   barrier_wait(shared_address(&ring.board->scaled), 0);
+  if constexpr (T::FETCHES) barrier_arrive(shared_address(&ring.board->placed));
   __syncwarp();
-  if constexpr (T::FETCHES) cluster_arrive();
+  if constexpr (T::FETCHES) cluster_pass();
   if constexpr (T::LORA && T::SPLITS > 1)
     add_lists<T>(ring, work.steps, share_of<T>(work).first, Deltas<T>(ring));
 }
@@ -343,7 +344,7 @@ __device__ inline void await_sums(const Ring<T>& ring) {
       cluster_wait();
       barrier_wait(shared_address(&ring.board->scaled), 0);
     }
-    barrier_wait_pushed(shared_address(&ring.board->pushed), 0);
+    barrier_wait_pushed(shared_address(&ring.board->placed), 0);
   }
   if constexpr (T::FETCHES) cluster_wait();
   if constexpr (T::SPLITS == 1 || T::LORA) __syncthreads();
@@ -374,8 +375,12 @@ __device__ inline void multiply(const TensorMap& w, const TensorMap& x, const St
   }
   if (threadIdx.x >= T::MULTIPLIERS + WARP) {
     if (only) return;
-    if constexpr (T::FETCHES) cluster_pass();
     help<T, E>(ring, work, step, p);
+    if constexpr (T::FETCHES) {  // here a fence of the device keeps no multiplier waiting
+      barrier_wait(shared_address(&ring.board->placed), 0);
+      __syncwarp();
+      cluster_arrive();
+    }
   } else if (threadIdx.x >= T::MULTIPLIERS) {
     Copier<T, E == Epilogue::GATED> copier(ring, work, w, x);
     if (threadIdx.x == T::MULTIPLIERS && !only) copier.run_ahead();

@@ -86,7 +86,7 @@ struct alignas(16) Board {
   // LORA, by lists: once it is made, once its s is there, once all of it has been read.
   u64 listed[2], seated[2], read[2];
   u64 units_known;      // LORA: once the copying warp has found the block's units
-  u64 pushed;           // PUSHES: once the sums of all blocks are there
+  u64 placed;           // once the block's tile of sums is there; where it PUSHES, all blocks' sums
   u32 turns[2 * WARP];  // LORA: whose tile of B is next (lookup.cuh)
   Units units;          // LORA
   float scales[T::TOKENS];
@@ -141,7 +141,7 @@ struct Ring {
     barrier_init(shared_address(&board->scaled), T::LORA ? T::MULTIPLIERS : WARP);
     barrier_init(shared_address(&board->summed), T::MULTIPLIERS);
     barrier_init(shared_address(&board->units_known), WARP);
-    barrier_init(shared_address(&board->pushed), 1);
+    barrier_init(shared_address(&board->placed), T::PUSHES ? 1 : T::MULTIPLIERS);
     for (u32 i = 0; T::LORA && i < 2; i++) {
       barrier_init(shared_address(&board->listed[i]), WARP);
       barrier_init(shared_address(&board->seated[i]), WARP);
