@@ -59,8 +59,9 @@ struct TileRange {
 
 // Goes over these of all pieces with rows in `share`: the first of each, the second of each, and so
 // on, a lane one at a time, while the next ones are on their way. Of gate and up the halves of a
-// piece's take turns, so that a row comes again later. Pieces differ in how many they have, so
-// lanes take what is next in turn, unless a lane has one piece, with a chunk of ranks.
+// piece's take turns, of 32 pieces at a time, so that a row comes again later. Pieces differ in how
+// many they have, so lanes take what is next in turn, unless a lane has one piece, with a chunk of
+// ranks.
 template <class T>
 struct TilesOfB {
   static constexpr u32 GROUPS = Lookup<T>::GROUPS;
@@ -91,6 +92,7 @@ struct TilesOfB {
       most = max(most, count);
     }
     most = __reduce_max_sync(~0u, most);
+    if (T::GATED) most += most % 2;  // whole pairs of rounds
   }
   // Queues until there are 32, or all.
   __device__ void queue_some() {
@@ -103,7 +105,10 @@ struct TilesOfB {
       const u32 having = __ballot_sync(~0u, has), before = __popc(having & ((1u << lane) - 1));
       if (has) queue[(tail + before) % (2 * WARP)] = (tile * GROUPS + group) * WARP + lane;
       tail += __popc(having);
-      if (++group == GROUPS) group = 0, round++;
+      const bool is_gate = T::GATED && round % 2 == 0;
+      if (is_gate) round++;  // up's of the same pieces
+      else if (++group == GROUPS) group = 0, round++;
+      else if (T::GATED) round--;
     }
     __syncwarp();
   }

@@ -33,9 +33,10 @@ __device__ inline void load_b(u32 at, const LowRankItem& item, u32 (&a)[T::TILES
   for (u32 t = 0; t < T::TILES; t++) {
     const u32 sixteen = (group * T::TILES + t) * 4 + warp;
     if constexpr (T::GATED) {
-      a[t][0] = a[t][1] = a[t][2] = a[t][3] = 0;
-      if (item.run) load_eight(at, sixteen * 8, ranks, begin, end, a[t][1], a[t][3]);
-      else load_eight(at, sixteen * 8, ranks, begin, end, a[t][0], a[t][2]);
+      u32 low, high;
+      load_eight(at, sixteen * 8, ranks, begin, end, low, high);
+      a[t][0] = item.run ? 0 : low, a[t][2] = item.run ? 0 : high;
+      a[t][1] = item.run ? low : 0, a[t][3] = item.run ? high : 0;
     } else {
       load_eight(at, sixteen * 16, ranks, begin, end, a[t][0], a[t][2]);
       load_eight(at, sixteen * 16 + 8, ranks, begin, end, a[t][1], a[t][3]);
@@ -143,36 +144,55 @@ struct Totals {
 
 // ---- stages
 
-// Adds an item's delta of COUNT eights of tokens from the `n`-th on, `last` at the most. `a`: its
-// part of B; `shared`: its s.
-template <u32 COUNT, class T, class Into>
-__device__ inline void add_eights(const LowRankItem& item, const u32 (&a)[T::TILES][4], u32 shared,
-                                  u32 first, u32 n, u32 last, const Into& into) {
-  EightDeltas<T> deltas[COUNT] = {};
-  uint2 s[COUNT];
-#pragma unroll
-  for (u32 k = 0; k < COUNT; k++) s[k] = load_s(item, shared, first, n + k);
-#pragma unroll
-  for (u32 k = 0; k < COUNT; k++) multiply_eight<T>(deltas[k], a, s[k]);
-#pragma unroll
-  for (u32 k = 0; k < COUNT; k++)
-    if (n + k <= last) into.add(n + k, deltas[k]);
-}
+// What is added at once: an item, or one of gate and one of up, for the same rows.
+template <class T>
+struct LowRankFactors {
+  static constexpr u32 MOST = T::GATED ? 2 : 1;
+  LowRankItem item;  // the first
+  u32 count;
+  u32 s[MOST];
+  u32 a[MOST][T::TILES][4];
 
-// Adds any item, whose part of B is at `b`.
-template <class T, class Into>
-__device__ inline void add_item(const LowRankItems<T>& list, const LowRankItem& item, u32 b,
-                                u32 first, const Into& into) {
-  const u32 row = item.row - first, last = (row + item.rows - 1) / 8;
-  const u32 shared = shared_address(list.s[item.seat]);
-  u32 a[T::TILES][4];
-  load_b<T>(b, item, a);
-  if (row / 8 == last) return add_eights<1, T>(item, a, shared, first, last, last, into);
-  constexpr u32 AT_ONCE = 4 / T::TILES;
+  // Of the items from `items` on, `left` of them, whose parts of B are at `b`.
+  __device__ LowRankFactors(const LowRankItems<T>& list, const LowRankItem* items, u32 left, u32 b)
+      : item(items[0]), count(1) {
+    s[0] = shared_address(list.s[item.seat]);
+    load_b<T>(b, item, a[0]);
+    if constexpr (T::GATED) {
+      if (left == 1) return;
+      const LowRankItem next = items[1];
+      if (next.row != item.row || next.rows != item.rows || next.run == item.run) return;
+      count = 2;
+      s[1] = shared_address(list.s[next.seat]);
+      load_b<T>(b + T::B_BYTES, next, a[1]);
+    }
+  }
+  // Adds COUNT eights of tokens from the `n`-th on, `last` at the most.
+  template <u32 COUNT, class Into>
+  __device__ void add_eights(u32 first, u32 n, u32 last, const Into& into) const {
+    EightDeltas<T> deltas[COUNT] = {};
+#pragma unroll
+    for (u32 i = 0; i < MOST; i++) {
+      if (i == count) break;
+      uint2 v[COUNT];
+#pragma unroll
+      for (u32 k = 0; k < COUNT; k++) v[k] = load_s(item, s[i], first, n + k);
+#pragma unroll
+      for (u32 k = 0; k < COUNT; k++) multiply_eight<T>(deltas[k], a[i], v[k]);
+    }
+#pragma unroll
+    for (u32 k = 0; k < COUNT; k++)
+      if (n + k <= last) into.add(n + k, deltas[k]);
+  }
+  template <class Into>
+  __device__ void add(u32 first, const Into& into) const {
+    const u32 row = item.row - first, last = (row + item.rows - 1) / 8;
+    if (row / 8 == last) return add_eights<1>(first, last, last, into);
+    constexpr u32 AT_ONCE = 4 / T::TILES;
 #pragma unroll 1
-  for (u32 n = row / 8; n <= last; n += AT_ONCE)
-    add_eights<AT_ONCE, T>(item, a, shared, first, n, last, into);
-}
+    for (u32 n = row / 8; n <= last; n += AT_ONCE) add_eights<AT_ONCE>(first, n, last, into);
+  }
+};
 
 // Adds what the `number`-th listed stage holds.
 template <class T, class Into>
@@ -181,10 +201,13 @@ __device__ inline void add_stage(const Ring<T>& ring, const LowRankItems<T>& lis
                                  u32 number, u32 first, const Into& into) {
   if (what.mark & SIMPLE)
     return add_simple<T>(ring, list, what, places, stage, Into::outputs(ring));
+  const LowRankItem* items = list.items + number * T::ITEMS;
+  const u32 count = what.mark & COUNT;
 #pragma unroll 1
-  for (u32 i = 0; i < (what.mark & COUNT); i++) {
-    const LowRankItem item = list.items[number * T::ITEMS + i];
-    add_item<T>(list, item, ring.w(stage) + i * T::B_BYTES, first, into);
+  for (u32 i = 0; i < count;) {
+    const LowRankFactors<T> factors(list, items + i, count - i, ring.w(stage) + i * T::B_BYTES);
+    factors.add(first, into);
+    i += factors.count;
   }
 }
 
