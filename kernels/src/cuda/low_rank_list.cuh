@@ -82,8 +82,9 @@ struct TotalsLayout {
 // Some of a block's items. There are two such lists behind `Board`, which take turns.
 template <class T>
 struct LowRankItems {
-  static constexpr u32 STAGES = 24;                              // a lane marks one
-  static constexpr u32 SEATS = T::TOKENS > 64 ? T::TOKENS : 64;  // for rows of s
+  static constexpr u32 STAGES = 24;  // a lane marks one
+  // For rows of s: of gate and of up, of up to 64 rows.
+  static constexpr u32 SEATS = T::TOKENS > 64 ? T::TOKENS : T::TOKENS > 32 ? 128 : 64;
   static constexpr u32 ROOM = least(SEATS, STAGES* T::ITEMS);
   static_assert(T::SHARE <= SEATS, "room for any item");
   LowRankItem items[ROOM];

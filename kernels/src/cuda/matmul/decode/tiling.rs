@@ -15,7 +15,11 @@ const CHUNK: u32 = 64;
 const STAGE_INPUTS: u32 = 2 * CHUNK;
 /// Bytes of two `LowRankItems` (`low_rank_list.cuh`), at the most.
 const fn low_rank_lists(tokens: u32) -> u32 {
-    let seats = if tokens > 64 { tokens } else { 64 };
+    let seats = match tokens {
+        0..=32 => 64,
+        33..=64 => 128,
+        more => more,
+    };
     2 * (seats * (16 + 8 + 32 + 1) + 24 * 8 + 16)
 }
 /// A part of all places that is kept for blocks that shrink.
